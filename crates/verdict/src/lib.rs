@@ -1,0 +1,22 @@
+//! The words govrun is spoken in: what is asked ([`Call`]), what is answered ([`Decision`], [`Verdict`]), what an
+//! answer binds the effect to ([`Obligations`]) and what a refused caller is told ([`Refusal`]).
+//!
+//! This crate does no I/O, reads no clock and holds no state, so that every other crate can depend on it and a decision
+//! can be re-derived offline from the recorded words alone.
+
+mod call;
+mod decision;
+mod name;
+mod obligation;
+mod reason;
+mod value;
+
+pub use call::{Action, Agent, Attr, Call, DbOp, FsOp, HttpTarget, Operation, Scheme, Stream, ToolRef};
+pub use decision::{
+    Budget, BudgetLevel, BudgetUse, Decision, DecisionId, Disclosure, Durability, EscalateTo, Matched, Mode,
+    OnTimeout, Refusal, RuleVerdict, Severity, Shadow, Verdict,
+};
+pub use name::{Digest, LogId, NameError, ReasonCode, RuleId, Timestamp};
+pub use obligation::{DbLimits, Egress, FsMode, Obligations, Preopen, Profile};
+pub use reason::{BUILTIN_REASONS, Builtin, ReasonInfo};
+pub use value::{MAX_VALUE_DEPTH, Value};
