@@ -200,6 +200,10 @@ pub struct BudgetUse {
     pub budget: Arc<Budget>,
     /// Length-prefixed key parts, unambiguous; for example agent and tool.
     pub key: Arc<str>,
+    /// The rule that carries the limit (the smallest id, if several do): it decides when the budget is exhausted.
+    pub rule: RuleId,
+    /// The reason to give then: the rule's own, or `BUDGET-EXHAUSTED` where the rule gives none.
+    pub reason: ReasonCode,
 }
 
 /// The level of one budget just before a call, as recorded.
