@@ -1,1 +1,28 @@
-//! Not empty for long.
+//! The state that the govrun processes of one machine share: [budgets](Store::reserve) and
+//! [approvals](Store::request), in one `SQLite` file of the state directory.
+//!
+//! - At most `limit` admissions lie in any window of a budget, over all threads, processes, crashes and restarts.
+//! - An approval is for exactly one call, is decided by the people the policy asks for, and is used at most once.
+//! - Whatever goes wrong is a [`StoreError`], never an admission: callers refuse the call.
+//!
+//! The file holds the arguments of calls that wait for an approval in clear, because a person has to read them. It is
+//! private to its owner (0600 in a directory of 0700), and [`Store::purge`] removes what is finished.
+//!
+//! Time comes from the caller; nothing here reads the wall clock.
+
+mod approvals;
+mod budgets;
+mod error;
+mod file;
+mod pool;
+mod schema;
+mod store;
+
+pub use approvals::{
+    Approval, ApprovalId, BadSignature, Ballot, Choice, ConsumeError, Consumed, DecideError, Decided, Filter,
+    MAX_FIELDS, MAX_ROLES, MAX_SHOWN_BYTES, NewApproval, Principal, RequestError, State, Ticket, Vote,
+    approval_statement, verify_statement,
+};
+pub use budgets::{MAX_BUDGETS_PER_CALL, MAX_KEY_BYTES, MAX_KEYS_PER_BUDGET, Reservation, Reserved};
+pub use error::StoreError;
+pub use store::Store;

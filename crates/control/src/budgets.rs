@@ -1,0 +1,436 @@
+//! Exact rolling-window budgets.
+//!
+//! Of one key, admission `n` at time `t` is granted iff the admission `limit` places before it is at least `window`
+//! old: then at most `limit` admissions lie in **any** window, wherever it starts. Positions are dense, so that this is
+//! one lookup whatever the limit. What is out of the window is pruned a few rows per reservation.
+//!
+//! Time is the caller's. Within one budget it never runs backwards: a reservation counts at the later of its own time
+//! and the latest reservation of that budget, so a clock that steps back delays admissions and never adds one.
+//!
+//! A policy may change `limit` and `window` at any time. The new ones apply to all admissions that are still kept: those
+//! within the window that was in force when the key was last used. A longer window therefore starts with what the
+//! shorter one had kept.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
+use std::sync::Arc;
+
+use govrun_verdict::{BudgetLevel, BudgetUse, Timestamp};
+use rusqlite::params;
+
+use crate::error::{Result, StoreError};
+use crate::pool::{Sql, Then};
+use crate::store::Store;
+
+/// Most keys of one budget that are tracked at a time. Keys whose admissions are all out of the window do not count.
+pub const MAX_KEYS_PER_BUDGET: u64 = 100_000;
+/// Most budgets of one call.
+pub const MAX_BUDGETS_PER_CALL: usize = 64;
+/// Most bytes of the name of a budget, and of a key.
+pub const MAX_KEY_BYTES: usize = 4_096;
+
+/// Rows of the own key that one reservation prunes at most. Two would do to keep up; more returns space sooner.
+const PRUNE_OWN: i64 = 16;
+/// Rows of retired keys that one reservation sweeps at most.
+const SWEEP: i64 = 32;
+
+/// The answer to [`Store::reserve`].
+#[derive(Debug)]
+pub enum Reserved {
+    /// Every budget admitted the call.
+    Admitted {
+        /// Level of each budget before the call, in the order asked. `order` counts the admissions of a key from 1,
+        /// skips refunded ones, and starts again when the key was idle for a whole window.
+        levels: Vec<BudgetLevel>,
+        /// What to give to [`Store::refund`] should the call not be recorded.
+        reservation: Reservation,
+    },
+    /// At least one budget refused, and none was charged.
+    Exhausted {
+        /// The refusing budget that will be the last to admit again (the first such in the order asked).
+        budget: Arc<str>,
+        /// Exact: with no other caller, the same call is admitted this many milliseconds from now, and not one earlier.
+        retry_after_ms: u64,
+        /// Level of each budget, in the order asked; `order` is `None`.
+        levels: Vec<BudgetLevel>,
+    },
+    /// The budget tracks as many keys as it may, and this would be one more. Nothing was charged.
+    KeysFull {
+        /// The budget.
+        budget: Arc<str>,
+    },
+}
+
+/// The admissions of one call.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reservation {
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    key: i64,
+    // Where it was admitted. Refunds of earlier admissions move it down, nothing moves it up.
+    position: i64,
+    number: i64,
+}
+
+impl Store {
+    /// Charge one admission to every budget, or to none.
+    ///
+    /// A budget that appears twice with the same key is charged once.
+    ///
+    /// # Errors
+    /// When the store cannot be used, or the call goes over [`MAX_BUDGETS_PER_CALL`] or [`MAX_KEY_BYTES`]. Nothing was
+    /// charged then, unless the commit itself failed: its admission may then have been charged.
+    pub fn reserve(&self, uses: &[BudgetUse], now: Timestamp) -> Result<Reserved> {
+        let now = micros(now)?;
+        check_bounds(uses)?;
+        if uses.is_empty() {
+            return Ok(Reserved::Admitted {
+                levels: Vec::new(),
+                reservation: Reservation { entries: Vec::new() },
+            });
+        }
+        self.budgets.write(|sql| reserve(sql, uses, now, self.max_keys))
+    }
+
+    /// Give back exactly the admissions of one [`Reserved::Admitted`], even when others were admitted since.
+    ///
+    /// Repeating it changes nothing. Its cost grows with the number of admissions of the same keys since.
+    ///
+    /// # Errors
+    /// When the store cannot be used; the admissions then stay charged.
+    pub fn refund(&self, reservation: &Reservation) -> Result<()> {
+        if reservation.entries.is_empty() {
+            return Ok(());
+        }
+        self.budgets.write(|sql| {
+            reservation.entries.iter().try_for_each(|entry| refund(sql, entry)).map(Then::Commit)
+        })
+    }
+
+    /// The level of each budget at this time, in the order asked. Charges nothing; `order` is `None`.
+    ///
+    /// # Errors
+    /// As for [`Store::reserve`].
+    pub fn levels(&self, uses: &[BudgetUse], now: Timestamp) -> Result<Vec<BudgetLevel>> {
+        let now = micros(now)?;
+        check_bounds(uses)?;
+        self.budgets.read(|sql| {
+            uses.iter()
+                .map(|usage| {
+                    let asked = Asked::look_up(sql, usage, now)?;
+                    Ok(asked.level(asked.used(sql)?))
+                })
+                .collect()
+        })
+    }
+}
+
+pub(crate) fn micros(time: Timestamp) -> Result<i64> {
+    let limit = i64::MAX.unsigned_abs();
+    i64::try_from(time.0).map_err(|_| StoreError::TooLarge { what: "the time in microseconds", limit })
+}
+
+fn check_bounds(uses: &[BudgetUse]) -> Result<()> {
+    let over =
+        |what, limit: usize| StoreError::TooLarge { what, limit: u64::try_from(limit).unwrap_or(u64::MAX) };
+    if uses.len() > MAX_BUDGETS_PER_CALL {
+        return Err(over("the number of budgets of one call", MAX_BUDGETS_PER_CALL));
+    }
+    if uses.iter().any(|u| u.key.len() > MAX_KEY_BYTES || u.budget.name.len() > MAX_KEY_BYTES) {
+        return Err(over("the length of a budget's name or key", MAX_KEY_BYTES));
+    }
+    Ok(())
+}
+
+fn reserve(sql: &Sql<'_>, uses: &[BudgetUse], now: i64, max_keys: u64) -> Result<Then<Reserved>> {
+    let asked = uses.iter().map(|usage| Asked::look_up(sql, usage, now)).collect::<Result<Vec<_>>>()?;
+    // Before anything is charged or pruned: the level is the one that this call finds.
+    let mut levels = asked.iter().map(|a| Ok(a.level(a.used(sql)?))).collect::<Result<Vec<_>>>()?;
+    if let Some((budget, retry_after_ms)) = longest_wait(sql, &asked, now)? {
+        return Ok(Then::Forget(Reserved::Exhausted { budget, retry_after_ms, levels }));
+    }
+    let in_use: Vec<i64> = asked.iter().filter_map(|a| a.key.map(|key| key.id)).collect();
+    let mut charged: BTreeMap<(&str, &str), Entry> = BTreeMap::new();
+    for (a, level) in asked.iter().zip(&mut levels) {
+        let entry = match charged.entry((&*a.usage.budget.name, &*a.usage.key)) {
+            Slot::Occupied(done) => done.into_mut(),
+            Slot::Vacant(slot) => {
+                let Some(entry) = a.charge(sql, max_keys, &in_use)? else {
+                    let budget = Arc::clone(&a.usage.budget.name);
+                    return Ok(Then::Forget(Reserved::KeysFull { budget }));
+                };
+                slot.insert(entry)
+            }
+        };
+        level.order = u64::try_from(entry.number).ok();
+    }
+    sweep(sql)?;
+    let reservation = Reservation { entries: charged.into_values().collect() };
+    Ok(Then::Commit(Reserved::Admitted { levels, reservation }))
+}
+
+/// The budget that refuses for the longest time, and for how long; `None` when all admit.
+fn longest_wait(sql: &Sql<'_>, asked: &[Asked<'_>], now: i64) -> Result<Option<(Arc<str>, u64)>> {
+    let mut longest: Option<(Arc<str>, u64)> = None;
+    for a in asked {
+        let Some(free_at) = a.free_at(sql)? else { continue };
+        // Rounded up: one millisecond less would be too early.
+        let wait_ms = free_at.saturating_sub(now).max(0).unsigned_abs().div_ceil(1_000);
+        if longest.as_ref().is_none_or(|(_, most)| wait_ms > *most) {
+            longest = Some((Arc::clone(&a.usage.budget.name), wait_ms));
+        }
+    }
+    Ok(longest)
+}
+
+/// One budget of the call, with what is stored about it.
+struct Asked<'a> {
+    usage: &'a BudgetUse,
+    limit: i64,
+    window: i64,
+    // The time this counts at: never before the latest reservation of the budget.
+    at: i64,
+    budget: Option<i64>,
+    key: Option<Key>,
+}
+
+/// A row of `keys`.
+#[derive(Clone, Copy)]
+struct Key {
+    id: i64,
+    first: i64,
+    next: i64,
+    number: i64,
+}
+
+impl<'a> Asked<'a> {
+    fn look_up(sql: &Sql<'_>, usage: &'a BudgetUse, now: i64) -> Result<Self> {
+        let found = sql.first(
+            "SELECT b.id, b.latest, k.id, k.first, k.next, k.number
+             FROM budgets b LEFT JOIN keys k ON k.budget = b.id AND k.key = ?2 WHERE b.name = ?1",
+            params![&*usage.budget.name, &*usage.key],
+            |row| {
+                let key = match row.get::<_, Option<i64>>(2)? {
+                    Some(id) => Some(Key { id, first: row.get(3)?, next: row.get(4)?, number: row.get(5)? }),
+                    None => None,
+                };
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, key))
+            },
+        )?;
+        let window_us = usage.budget.window_ms.get().saturating_mul(1_000);
+        let (budget, latest, key) =
+            found.map_or((None, 0, None), |(id, latest, key)| (Some(id), latest, key));
+        Ok(Self {
+            usage,
+            limit: i64::try_from(usage.budget.limit.get()).unwrap_or(i64::MAX),
+            window: i64::try_from(window_us).unwrap_or(i64::MAX),
+            at: now.max(latest),
+            budget,
+            key,
+        })
+    }
+
+    /// When this admits again; `None` when it does now.
+    fn free_at(&self, sql: &Sql<'_>) -> Result<Option<i64>> {
+        let Some(key) = &self.key else { return Ok(None) };
+        let blocking = key.next.saturating_sub(self.limit);
+        if blocking < key.first {
+            return Ok(None);
+        }
+        let free_at = key.time(sql, blocking)?.saturating_add(self.window);
+        Ok(Some(free_at).filter(|free_at| *free_at > self.at))
+    }
+
+    fn expired(&self, time: i64) -> bool {
+        time.saturating_add(self.window) <= self.at
+    }
+
+    /// Admissions within the window that ends now.
+    fn used(&self, sql: &Sql<'_>) -> Result<u64> {
+        let Some(key) = &self.key else { return Ok(0) };
+        Ok(key.next.saturating_sub(self.first_live(sql, key)?).max(0).unsigned_abs())
+    }
+
+    /// Position of the first admission within the window, by bisection: times never decrease with the position.
+    fn first_live(&self, sql: &Sql<'_>, key: &Key) -> Result<i64> {
+        let (mut low, mut high) = (key.first, key.next);
+        // Pruning leaves little that is out of the window, so look there first.
+        let mut probe = low;
+        while low < high {
+            if self.expired(key.time(sql, probe)?) {
+                low = probe.saturating_add(1);
+            } else {
+                high = probe;
+            }
+            probe = low.midpoint(high);
+        }
+        Ok(low)
+    }
+
+    fn level(&self, used: u64) -> BudgetLevel {
+        BudgetLevel {
+            name: Arc::clone(&self.usage.budget.name),
+            key: Arc::clone(&self.usage.key),
+            used,
+            limit: self.usage.budget.limit.get(),
+            order: None,
+        }
+    }
+
+    /// Add the admission; `None` when the budget has no room for another key. `in_use` are the keys of this call.
+    fn charge(&self, sql: &Sql<'_>, max_keys: u64, in_use: &[i64]) -> Result<Option<Entry>> {
+        let budget = self.touch_budget(sql)?;
+        self.retire_idle(sql, budget, in_use)?;
+        let key = match self.key {
+            Some(key) => Some(self.prune(sql, key)?),
+            None => self.add_key(sql, budget, max_keys)?,
+        };
+        let Some(key) = key else { return Ok(None) };
+        sql.run(
+            "INSERT INTO admissions (key, position, at, number) VALUES (?1, ?2, ?3, ?4)",
+            params![key.id, key.next, self.at, key.number],
+        )?;
+        sql.run(
+            "UPDATE keys SET first = ?2, next = ?3, number = ?4, latest = ?5 WHERE id = ?1",
+            params![key.id, key.first, key.next.saturating_add(1), key.number.saturating_add(1), self.at],
+        )?;
+        Ok(Some(Entry { key: key.id, position: key.next, number: key.number }))
+    }
+
+    fn touch_budget(&self, sql: &Sql<'_>) -> Result<i64> {
+        if let Some(id) = self.budget {
+            sql.run("UPDATE budgets SET latest = ?2 WHERE id = ?1", params![id, self.at])?;
+            return Ok(id);
+        }
+        // Another key of the same call may have made the row a moment ago.
+        let made = sql.first(
+            "INSERT INTO budgets (name, latest, keys) VALUES (?1, ?2, 0)
+             ON CONFLICT (name) DO UPDATE SET latest = excluded.latest RETURNING id",
+            params![&*self.usage.budget.name, self.at],
+            |row| row.get(0),
+        )?;
+        made.ok_or_else(|| StoreError::corrupt(sql.path(), "a budget that was just written is not there"))
+    }
+
+    fn add_key(&self, sql: &Sql<'_>, budget: i64, max_keys: u64) -> Result<Option<Key>> {
+        let counted = sql.run(
+            "UPDATE budgets SET keys = keys + 1 WHERE id = ?1 AND keys < ?2",
+            params![budget, i64::try_from(max_keys).unwrap_or(i64::MAX)],
+        )?;
+        if counted == 0 {
+            return Ok(None);
+        }
+        sql.run(
+            "INSERT INTO keys (budget, key, first, next, number, latest) VALUES (?1, ?2, 0, 0, 1, ?3)",
+            params![budget, &*self.usage.key, self.at],
+        )?;
+        Ok(Some(Key { id: sql.last_id(), first: 0, next: 0, number: 1 }))
+    }
+
+    /// Drop some of the own rows that are out of the window.
+    fn prune(&self, sql: &Sql<'_>, key: Key) -> Result<Key> {
+        if key.first == key.next || !self.expired(key.time(sql, key.first)?) {
+            return Ok(key);
+        }
+        let last = key.first.saturating_add(PRUNE_OWN);
+        let dropped = sql.run(
+            "DELETE FROM admissions WHERE key = ?1 AND position < ?2 AND at <= ?3",
+            params![key.id, last, self.at.saturating_sub(self.window)],
+        )?;
+        let dropped = i64::try_from(dropped).unwrap_or(0);
+        Ok(Key { first: key.first.saturating_add(dropped), ..key })
+    }
+
+    /// Retire up to two keys that nobody used for a whole window, oldest first. One would not catch up, because a
+    /// reservation can add one.
+    fn retire_idle(&self, sql: &Sql<'_>, budget: i64, in_use: &[i64]) -> Result<()> {
+        let look_at = i64::try_from(in_use.len()).unwrap_or(i64::MAX).saturating_add(2);
+        let idle: Vec<i64> = sql.all(
+            "SELECT id FROM keys WHERE budget = ?1 AND latest <= ?2 ORDER BY latest LIMIT ?3",
+            params![budget, self.at.saturating_sub(self.window), look_at],
+            |row| row.get(0),
+        )?;
+        for key in idle.iter().filter(|key| !in_use.contains(key)).take(2) {
+            sql.run("INSERT INTO retired (key) VALUES (?1)", [key])?;
+            sql.run("DELETE FROM keys WHERE id = ?1", [key])?;
+            sql.run("UPDATE budgets SET keys = keys - 1 WHERE id = ?1", [budget])?;
+        }
+        Ok(())
+    }
+}
+
+impl Key {
+    fn time(&self, sql: &Sql<'_>, position: i64) -> Result<i64> {
+        sql.first(
+            "SELECT at FROM admissions WHERE key = ?1 AND position = ?2",
+            params![self.id, position],
+            |row| row.get(0),
+        )?
+        .ok_or_else(|| StoreError::corrupt(sql.path(), "an admission of a budget is missing"))
+    }
+}
+
+/// Delete some rows of retired keys, and the key when none is left.
+fn sweep(sql: &Sql<'_>) -> Result<()> {
+    let Some(key) = sql.first("SELECT key FROM retired LIMIT 1", [], |row| row.get::<_, i64>(0))? else {
+        return Ok(());
+    };
+    let last = sql.first(
+        "SELECT max(position) FROM (SELECT position FROM admissions WHERE key = ?1 ORDER BY position LIMIT ?2)",
+        params![key, SWEEP],
+        |row| row.get::<_, Option<i64>>(0),
+    )?;
+    match last.flatten() {
+        Some(last) => {
+            sql.run("DELETE FROM admissions WHERE key = ?1 AND position <= ?2", params![key, last]).map(drop)
+        }
+        None => sql.run("DELETE FROM retired WHERE key = ?1", [key]).map(drop),
+    }
+}
+
+/// Remove one admission and close the gap it leaves, so that positions stay dense.
+fn refund(sql: &Sql<'_>, entry: &Entry) -> Result<()> {
+    let bounds = sql.first("SELECT first, next FROM keys WHERE id = ?1", [entry.key], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+    })?;
+    // A retired key has nothing left that counts.
+    let Some((first, next)) = bounds else { return Ok(()) };
+    let last = next.saturating_sub(1);
+    let Some(position) = find(sql, entry, first, last)? else { return Ok(()) };
+    let later: Vec<(i64, i64, i64)> = sql.all(
+        "SELECT position, at, number FROM admissions WHERE key = ?1 AND position > ?2 ORDER BY position",
+        params![entry.key, position],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
+    for (from, at, number) in later {
+        sql.run(
+            "UPDATE admissions SET at = ?3, number = ?4 WHERE key = ?1 AND position = ?2",
+            params![entry.key, from.saturating_sub(1), at, number],
+        )?;
+    }
+    sql.run("DELETE FROM admissions WHERE key = ?1 AND position = ?2", params![entry.key, last])?;
+    sql.run("UPDATE keys SET next = ?2 WHERE id = ?1", params![entry.key, last]).map(drop)
+}
+
+/// Where the admission is now: at its position, or below it by as many refunds of earlier ones as there were. `None`
+/// when it was refunded already, or pruned.
+fn find(sql: &Sql<'_>, entry: &Entry, first: i64, last: i64) -> Result<Option<i64>> {
+    let mut position = entry.position.min(last);
+    while position >= first {
+        let number: Option<i64> = sql.first(
+            "SELECT number FROM admissions WHERE key = ?1 AND position = ?2",
+            params![entry.key, position],
+            |row| row.get(0),
+        )?;
+        match number {
+            Some(number) if number == entry.number => return Ok(Some(position)),
+            Some(number) if number < entry.number => return Ok(None),
+            Some(_) => position = position.saturating_sub(1),
+            None => return Err(StoreError::corrupt(sql.path(), "an admission of a budget is missing")),
+        }
+    }
+    Ok(None)
+}
