@@ -1,1 +1,1 @@
-//! x
+//! The benchmark package: everything of interest is in `benches/`.

@@ -1,1 +1,1 @@
-//! x
+//! The test package: everything of interest is in `tests/`.
