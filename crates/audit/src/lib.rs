@@ -1,1 +1,35 @@
-//! Not empty for long.
+//! The memory of govrun: an append-only log of every decision, signed, that anybody can verify offline with a trust file.
+//!
+//! - [`Log`] writes. A [`Receipt`] exists only for a decision that was recorded as safely as its rule asks.
+//! - [`verify`] proves, [`read`] shows.
+//! - [`KeyStore`], [`ApproverKey`] and [`Trust`] are the keys and who to believe.
+//!
+//! The format is in `docs/formats/audit-log.md`, the trust file in `docs/formats/trust.md`.
+
+mod chain;
+mod clock;
+mod commit;
+mod encode;
+mod entry;
+pub mod form;
+pub mod hash;
+mod keys;
+mod log;
+pub mod note;
+pub mod storage;
+mod trust;
+
+pub use chain::Break;
+pub use clock::{Clock, ClockError, EARLIEST, SystemClock};
+pub use commit::{Opening, commitment};
+pub use encode::MAX_CLEAR;
+pub use entry::{
+    Absorbed, AbsorbedKind, ApprovalEntry, ApprovalEvent, DecisionEntry, EscalationEntry, Inputs,
+    MAX_ABSORBED, OutcomeEntry, OutcomeStatus, PolicyLoadEntry, Receipt, TraceIds,
+};
+pub use keys::{
+    Answer, ApprovalStatement, ApproverKey, CertError, Certificate, KeyError, KeyStore, SignedApproval,
+    log_origin,
+};
+pub use log::{AppendError, Damage, Log, OpenError, RecoverError};
+pub use trust::{Approver, Trust, TrustError};

@@ -1,0 +1,138 @@
+//! The trust file: the one thing a verifier must get from a place it trusts.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::note::VerifierKey;
+
+/// Largest trust file that is read, in bytes.
+const MAX_TRUST: u64 = 1 << 20;
+
+/// Which root and which approvers to believe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    /// Origin of the logs.
+    pub origin: String,
+    /// The root key that signs genesis certificates.
+    pub root: VerifierKey,
+    /// Who may answer escalations.
+    pub approvers: Vec<Approver>,
+}
+
+/// One approver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approver {
+    /// Name; also the name of the key.
+    pub name: String,
+    /// Its public key.
+    pub key: VerifierKey,
+    /// Roles, such as `treasury`.
+    pub roles: Vec<String>,
+}
+
+/// A trust file that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {what}", path.display())]
+pub struct TrustError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TrustFile {
+    schema: u32,
+    origin: String,
+    root: String,
+    #[serde(default, rename = "approver", skip_serializing_if = "Vec::is_empty")]
+    approvers: Vec<ApproverEntry>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ApproverEntry {
+    name: String,
+    key: String,
+    roles: Vec<String>,
+}
+
+impl Trust {
+    /// Read a trust file.
+    ///
+    /// # Errors
+    /// When it cannot be read, has an unknown key, a malformed verifier key, or two approvers of one name or key.
+    pub fn load(path: &Path) -> Result<Self, TrustError> {
+        let fail = |what: String| TrustError { path: path.to_owned(), what };
+        let size = std::fs::metadata(path).map_err(|e| fail(e.to_string()))?.len();
+        if size > MAX_TRUST {
+            return Err(fail(format!("larger than {MAX_TRUST} bytes")));
+        }
+        let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+        Self::parse(&text).map_err(fail)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let file: TrustFile = toml::from_str(text).map_err(|e| e.to_string())?;
+        if file.schema != 1 {
+            return Err(format!("schema {} is not known; this program reads schema 1", file.schema));
+        }
+        let root = VerifierKey::parse(&file.root).map_err(|e| e.to_string())?;
+        if root.name() != format!("{}/root", file.origin) {
+            return Err(format!("the root key is named {}, not {}/root", root.name(), file.origin));
+        }
+        let mut approvers: Vec<Approver> = Vec::new();
+        for ApproverEntry { name, key, roles } in file.approvers {
+            let key = VerifierKey::parse(&key).map_err(|e| e.to_string())?;
+            if key.name() != name {
+                return Err(format!("the key of approver `{name}` is named `{}`", key.name()));
+            }
+            if approvers.iter().any(|a| a.name == name || a.key.public() == key.public()) {
+                return Err(format!("approver `{name}` or its key is listed twice"));
+            }
+            approvers.push(Approver { name, key, roles });
+        }
+        Ok(Self { origin: file.origin, root, approvers })
+    }
+
+    /// Write the trust file anew, whole or not at all.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), TrustError> {
+        let fail = |what: String| TrustError { path: path.to_owned(), what };
+        let file = TrustFile {
+            schema: 1,
+            origin: self.origin.clone(),
+            root: self.root.to_string(),
+            approvers: self.approvers.iter().map(ApproverEntry::from).collect(),
+        };
+        let text = toml::to_string(&file).map_err(|e| fail(e.to_string()))?;
+        let temporary = path.with_extension("toml.new");
+        let write = || {
+            let mut out = std::fs::File::create(&temporary)?;
+            out.write_all(
+                b"# Who a log of this origin is verified against. Public, but get it from a trusted place.\n",
+            )?;
+            out.write_all(text.as_bytes())?;
+            out.sync_all()?;
+            std::fs::rename(&temporary, path)
+        };
+        write().map_err(|e| fail(e.to_string()))
+    }
+
+    /// The approver with this key.
+    #[must_use]
+    pub fn approver(&self, key: &VerifierKey) -> Option<&Approver> {
+        self.approvers.iter().find(|a| a.key == *key)
+    }
+}
+
+impl From<&Approver> for ApproverEntry {
+    fn from(a: &Approver) -> Self {
+        Self { name: a.name.clone(), key: a.key.to_string(), roles: a.roles.clone() }
+    }
+}
