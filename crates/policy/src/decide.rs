@@ -1,0 +1,341 @@
+//! From the rules that match to the decision. Pure: no clock, no I/O, no panic; the same answer in any order of rules.
+
+use std::sync::Arc;
+
+use govrun_verdict::{
+    Action, BudgetUse, Builtin, Call, Decision, Durability, Egress, EscalateTo, Matched, Mode, Obligations,
+    Operation, ReasonCode, RuleId, RuleVerdict, Shadow, Timestamp, Verdict,
+};
+use smallvec::SmallVec;
+
+use crate::address;
+use crate::manifest::DefaultEffect;
+use crate::policy::Policy;
+use crate::predicate::{Truth, all};
+use crate::rule::{Rule, default_severity};
+
+/// What a call is decided in.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The time of the call, read once. No rule of this version asks for it.
+    pub now: Timestamp,
+    /// Obligations of the running call that this one is made inside of.
+    pub bounds: Option<&'a Obligations>,
+}
+
+/// A rule that matched.
+#[derive(Debug, Clone, Copy)]
+struct Hit<'p> {
+    rule: &'p Rule,
+    /// It matched only because something was unknown.
+    unknown: bool,
+}
+
+type Hits<'p> = SmallVec<[Hit<'p>; 8]>;
+
+/// Who decided.
+#[derive(Debug, Clone, Copy)]
+enum Decider<'p> {
+    Rule(Hit<'p>),
+    Default,
+    /// Public addresses are permitted where nothing restricts them.
+    PublicAddress,
+    AddressNotGranted,
+    NoEgress,
+}
+
+/// What a set of matching rules comes to.
+struct Outcome<'p> {
+    verdict: Verdict,
+    decider: Decider<'p>,
+    /// The level of the rules that decided with it; `None` when a built-in rule overruled them.
+    level: Option<RuleVerdict>,
+    obligations: Obligations,
+    escalate: Option<EscalateTo>,
+}
+
+/// What applies where no rule permits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Floor {
+    Default,
+    /// The address is public: permitted.
+    Public,
+    /// The address is special: only rules that name its range permit it.
+    Special,
+}
+
+impl Policy {
+    /// Decide a call. Infallible: whatever cannot be known restricts.
+    #[must_use]
+    pub fn decide(&self, call: &Call, context: &Context<'_>) -> Decision {
+        let hits = self.hits(call);
+        let enforced = self.resolve(call, context, || hits.iter().filter(|h| !h.rule.shadow).copied());
+        let shadow = hits.iter().any(|h| h.rule.shadow).then(|| {
+            let both = self.resolve(call, context, || hits.iter().copied());
+            Shadow {
+                verdict: both.verdict,
+                rule: self.rule_of(both.decider),
+                reason: self.reason_of(both.decider),
+            }
+        });
+        self.finish(call, &hits, enforced, shadow)
+    }
+
+    /// The rules that match, by ascending id.
+    fn hits(&self, call: &Call) -> Hits<'_> {
+        let mut positions: SmallVec<[u32; 16]> = SmallVec::new();
+        self.index.candidates(call, |position| positions.push(position));
+        positions.sort_unstable();
+        positions.dedup();
+        let rules = positions.iter().filter_map(|p| self.rules.get(usize::try_from(*p).ok()?));
+        rules.filter_map(|rule| matches(rule, call)).collect()
+    }
+
+    /// What these rules come to. `hits` gives them by ascending id, as often as asked.
+    fn resolve<'p, I: Iterator<Item = Hit<'p>>>(
+        &'p self,
+        call: &Call,
+        context: &Context<'_>,
+        hits: impl Fn() -> I,
+    ) -> Outcome<'p> {
+        let floor = floor(call);
+        let permitted = floor == Floor::Public || hits().any(|hit| hit.permits(floor));
+        let floor = self.floor_of(floor, permitted);
+        let level =
+            hits().filter_map(|hit| hit.rule.effect.level()).chain(floor.map(|(level, _)| level)).max();
+        let level = level.unwrap_or(RuleVerdict::Block);
+        let of_level = || hits().filter(|hit| hit.rule.effect.level() == Some(level));
+        let definite = of_level().find(|hit| !hit.unknown);
+        let decider = match (definite.or_else(|| of_level().next()), floor) {
+            (Some(hit), _) => Decider::Rule(hit),
+            (None, Some((_, decider))) => decider,
+            (None, None) => Decider::Default,
+        };
+        let default_joins = matches!(floor, Some((_, Decider::Default)));
+        let mut outcome = Outcome {
+            verdict: level.into(),
+            decider,
+            level: Some(level),
+            obligations: self.obligations(hits(), default_joins, context.bounds),
+            escalate: None,
+        };
+        if level == RuleVerdict::Escalate {
+            outcome.escalate = self.approvers(of_level(), default_joins);
+            if outcome.escalate.is_none() {
+                outcome.verdict = Verdict::Block;
+            }
+        }
+        outcome.bound(call.action(), context.bounds);
+        outcome
+    }
+
+    /// What joins the lattice beside the rules.
+    fn floor_of(&self, floor: Floor, permitted: bool) -> Option<(RuleVerdict, Decider<'_>)> {
+        match floor {
+            Floor::Public => Some((RuleVerdict::Allow, Decider::PublicAddress)),
+            Floor::Special | Floor::Default if permitted => None,
+            Floor::Special => Some((RuleVerdict::Block, Decider::AddressNotGranted)),
+            Floor::Default => {
+                let level = match &self.default.effect {
+                    DefaultEffect::Block => RuleVerdict::Block,
+                    DefaultEffect::Escalate(_) => RuleVerdict::Escalate,
+                    DefaultEffect::Sandbox(_) => RuleVerdict::Sandbox,
+                };
+                Some((level, Decider::Default))
+            }
+        }
+    }
+
+    /// Obligations of all of them together, within the bounds.
+    fn obligations<'p>(
+        &'p self,
+        hits: impl Iterator<Item = Hit<'p>>,
+        default_joins: bool,
+        bounds: Option<&Obligations>,
+    ) -> Obligations {
+        let of_default = match &self.default.effect {
+            DefaultEffect::Sandbox(obligations) if default_joins => Some(obligations),
+            DefaultEffect::Block | DefaultEffect::Escalate(_) | DefaultEffect::Sandbox(_) => None,
+        };
+        let of_rules = hits.filter_map(|hit| hit.rule.effect.obligations());
+        of_rules.chain(of_default).chain(bounds).fold(Obligations::default(), |all, more| all.meet(more))
+    }
+
+    /// Whom to ask when all of these demand it; `None` when nobody satisfies all demands.
+    fn approvers<'p>(
+        &'p self,
+        hits: impl Iterator<Item = Hit<'p>>,
+        default_joins: bool,
+    ) -> Option<EscalateTo> {
+        let of_default = match &self.default.effect {
+            DefaultEffect::Escalate(to) if default_joins => Some(to),
+            DefaultEffect::Block | DefaultEffect::Escalate(_) | DefaultEffect::Sandbox(_) => None,
+        };
+        let of_rules = hits.filter_map(|hit| hit.rule.effect.escalate_to());
+        let mut all = of_rules.chain(of_default);
+        let first = all.next()?.clone();
+        let met = all.fold(first, |met, more| met.meet(more));
+        (!met.roles.is_empty()).then_some(met)
+    }
+
+    fn finish(&self, call: &Call, hits: &Hits<'_>, outcome: Outcome<'_>, shadow: Option<Shadow>) -> Decision {
+        let enforced = || hits.iter().filter(|hit| !hit.rule.shadow);
+        let deciding =
+            || enforced().filter(|hit| outcome.level.is_some() && hit.rule.effect.level() == outcome.level);
+        let blocked = outcome.verdict == Verdict::Block;
+        let severity = deciding().map(|hit| hit.rule.severity).max();
+        Decision {
+            verdict: outcome.verdict,
+            mode: Mode::Enforce,
+            reason: self.reason_of(outcome.decider),
+            message: self.message_of(outcome.decider, call),
+            rule: self.rule_of(outcome.decider),
+            matched: enforced()
+                .map(|hit| Matched { rule: hit.rule.id.clone(), unknown: hit.unknown })
+                .collect(),
+            shadow,
+            obligations: if blocked { Obligations::default() } else { outcome.obligations },
+            budgets: if blocked { Vec::new() } else { budgets(call, enforced()) },
+            escalate: outcome.escalate.filter(|_| outcome.verdict == Verdict::Escalate),
+            notify: notify(deciding()),
+            severity: severity.unwrap_or(default_severity(outcome.verdict)),
+            durability: durability(call.action(), outcome.verdict, enforced()),
+            disclosure: Arc::clone(&self.disclosure),
+            epoch: self.epoch,
+        }
+    }
+
+    fn rule_of(&self, decider: Decider<'_>) -> Option<RuleId> {
+        match decider {
+            Decider::Rule(hit) => Some(hit.rule.id.clone()),
+            Decider::Default => None,
+            Decider::PublicAddress => Some(self.words.public_address.clone()),
+            Decider::AddressNotGranted => Some(self.words.address_not_granted.clone()),
+            Decider::NoEgress => Some(self.words.no_egress.clone()),
+        }
+    }
+
+    fn reason_of(&self, decider: Decider<'_>) -> ReasonCode {
+        match decider {
+            Decider::Rule(hit) if hit.unknown => hit.rule.reason.unknown(),
+            Decider::Rule(hit) => hit.rule.reason.clone(),
+            Decider::Default => self.default.reason.clone(),
+            Decider::PublicAddress => self.words.allowed.clone(),
+            Decider::AddressNotGranted => Builtin::NetAddressNotGranted.code(),
+            Decider::NoEgress => Builtin::SandboxNoEgress.code(),
+        }
+    }
+
+    fn message_of(&self, decider: Decider<'_>, call: &Call) -> String {
+        let builtin = match decider {
+            Decider::Rule(hit) => return hit.rule.message.as_ref().map(|m| m.fill(call)).unwrap_or_default(),
+            Decider::PublicAddress => return String::new(),
+            Decider::Default if self.default.reason.as_str() != Builtin::DefaultDeny.info().code => {
+                return String::new();
+            }
+            Decider::Default => Builtin::DefaultDeny,
+            Decider::AddressNotGranted => Builtin::NetAddressNotGranted,
+            Decider::NoEgress => Builtin::SandboxNoEgress,
+        };
+        builtin.info().sentence.to_owned()
+    }
+}
+
+impl Hit<'_> {
+    /// Whether the rule lets the call through by itself (after an approval, in a sandbox).
+    fn permits(&self, floor: Floor) -> bool {
+        let permits = match self.rule.effect.level() {
+            Some(RuleVerdict::Allow | RuleVerdict::Sandbox | RuleVerdict::Escalate) => !self.unknown,
+            Some(RuleVerdict::Block) | None => false,
+        };
+        permits && (floor != Floor::Special || self.rule.scope.names_cidr())
+    }
+}
+
+impl Outcome<'_> {
+    /// What the running call's bounds and the obligations themselves make of it.
+    fn bound(&mut self, action: Action, bounds: Option<&Obligations>) {
+        let blocked_by_rule = self.verdict == Verdict::Block
+            && self.level == Some(RuleVerdict::Block)
+            && matches!(self.decider, Decider::Rule(_));
+        let cut = bounds.is_some_and(|b| b.egress == Egress::None)
+            || (self.verdict != Verdict::Block && self.obligations.egress == Egress::None);
+        if cut && action.is_egress() && !blocked_by_rule {
+            self.verdict = Verdict::Block;
+            self.decider = Decider::NoEgress;
+            self.level = None;
+        } else if self.verdict == Verdict::Allow
+            && action.is_effectful()
+            && bounds.is_some_and(|b| b.sandbox.is_some())
+        {
+            self.verdict = Verdict::Sandbox;
+        }
+    }
+}
+
+/// Whether the rule matches, and how. A rule of another action is never asked.
+fn matches<'p>(rule: &'p Rule, call: &Call) -> Option<Hit<'p>> {
+    if !rule.scope.holds(call) {
+        return None;
+    }
+    let mut truth = all(&rule.when, call);
+    if truth != Truth::False && !rule.unless.is_empty() {
+        truth = truth.and(all(&rule.unless, call).not());
+    }
+    let permits = rule.effect.level() == Some(RuleVerdict::Allow);
+    match truth {
+        Truth::True => Some(Hit { rule, unknown: false }),
+        Truth::Unknown if !permits => Some(Hit { rule, unknown: true }),
+        Truth::Unknown | Truth::False => None,
+    }
+}
+
+fn floor(call: &Call) -> Floor {
+    match &call.operation {
+        Operation::NetConnect { ip, .. } if address::special(*ip).is_some() => Floor::Special,
+        Operation::NetConnect { .. } => Floor::Public,
+        Operation::ToolCall { .. }
+        | Operation::Fs { .. }
+        | Operation::HttpRequest(_)
+        | Operation::Db { .. }
+        | Operation::EnvRead { .. }
+        | Operation::ArgsRead
+        | Operation::Stdio(_)
+        | Operation::Clock
+        | Operation::Random => Floor::Default,
+    }
+}
+
+/// All budgets of all matching rules, by name; of several rules with one budget the smallest id stands for it.
+fn budgets<'p>(call: &Call, hits: impl Iterator<Item = &'p Hit<'p>>) -> Vec<BudgetUse> {
+    let mut uses: Vec<BudgetUse> = Vec::new();
+    for rule in hits.map(|hit| hit.rule) {
+        for spec in &rule.budgets {
+            if uses.iter().all(|u| u.budget.name != spec.budget.name) {
+                uses.push(BudgetUse {
+                    budget: Arc::clone(&spec.budget),
+                    key: spec.key(call).into(),
+                    rule: rule.id.clone(),
+                    reason: rule.exhausted.clone(),
+                });
+            }
+        }
+    }
+    uses.sort_unstable_by(|a, b| a.budget.name.cmp(&b.budget.name));
+    uses
+}
+
+fn notify<'p>(hits: impl Iterator<Item = &'p Hit<'p>>) -> Vec<Arc<str>> {
+    let mut names: Vec<Arc<str>> = hits.flat_map(|hit| hit.rule.notify.iter().cloned()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn durability<'p>(action: Action, verdict: Verdict, hits: impl Iterator<Item = &'p Hit<'p>>) -> Durability {
+    if verdict == Verdict::Escalate {
+        return Durability::Disk;
+    }
+    let least = if action.is_effectful() { Durability::Sealed } else { Durability::Os };
+    hits.map(|hit| hit.rule.durability).fold(least, Durability::max)
+}

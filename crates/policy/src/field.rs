@@ -1,0 +1,270 @@
+//! The attributes of a call that rules can ask about, and how each is read from a call.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::IpAddr;
+
+use govrun_verdict::{Action, Call, Operation, Value};
+use rust_decimal::Decimal;
+
+/// Deepest dotted argument name.
+pub(crate) const MAX_ARG_DEPTH: usize = govrun_verdict::MAX_VALUE_DEPTH;
+
+/// An attribute, as named in `when`, `unless`, messages and `show`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Field {
+    Agent,
+    Tenant,
+    Tool,
+    Caller,
+    Path,
+    Host,
+    Port,
+    Scheme,
+    Method,
+    Db,
+    Statement,
+    Name,
+    Ip,
+    /// An argument of a tool call, by the parts of its dotted name.
+    Arg(Box<[Box<str>]>),
+}
+
+/// What an attribute turned out to be.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Known<'a> {
+    Text(Cow<'a, str>),
+    Number(Decimal),
+    Bool(bool),
+    Ip(IpAddr),
+    /// A list of so many elements.
+    List(usize),
+    Record,
+    /// It is there, and nothing can be said about it.
+    Opaque,
+    /// It is certain that there is none.
+    Absent,
+    /// Not even its presence can be known.
+    Unknowable,
+}
+
+/// Names of all attributes but arguments.
+pub(crate) const FIELD_NAMES: [&str; 13] = [
+    "agent",
+    "tenant",
+    "tool",
+    "caller",
+    "path",
+    "host",
+    "port",
+    "scheme",
+    "method",
+    "db",
+    "statement",
+    "name",
+    "ip",
+];
+
+impl Field {
+    /// The attribute with this name.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        if let Some(dotted) = name.strip_prefix("args.") {
+            let parts: Box<[Box<str>]> = dotted.split('.').map(Into::into).collect();
+            let sound = parts.len() <= MAX_ARG_DEPTH && parts.iter().all(|p| !p.is_empty());
+            return sound.then_some(Self::Arg(parts));
+        }
+        Some(match name {
+            "agent" => Self::Agent,
+            "tenant" => Self::Tenant,
+            "tool" => Self::Tool,
+            "caller" => Self::Caller,
+            "path" => Self::Path,
+            "host" => Self::Host,
+            "port" => Self::Port,
+            "scheme" => Self::Scheme,
+            "method" => Self::Method,
+            "db" => Self::Db,
+            "statement" => Self::Statement,
+            "name" => Self::Name,
+            "ip" => Self::Ip,
+            _ => return None,
+        })
+    }
+
+    /// Whether calls of this action can have the attribute.
+    pub(crate) const fn is_of(&self, action: Action) -> bool {
+        match self {
+            Self::Agent | Self::Tenant | Self::Tool | Self::Caller => true,
+            Self::Path => matches!(
+                action,
+                Action::FsRead
+                    | Action::FsWrite
+                    | Action::FsDelete
+                    | Action::FsList
+                    | Action::FsStat
+                    | Action::HttpRequest
+            ),
+            Self::Host | Self::Port => matches!(action, Action::HttpRequest | Action::NetConnect),
+            Self::Scheme | Self::Method => matches!(action, Action::HttpRequest),
+            Self::Db | Self::Statement => matches!(action, Action::DbQuery | Action::DbExecute),
+            Self::Name => matches!(action, Action::EnvRead),
+            Self::Ip => matches!(action, Action::NetConnect),
+            Self::Arg(_) => matches!(action, Action::ToolCall),
+        }
+    }
+
+    /// A text in the spelling in which this attribute is compared.
+    pub(crate) fn fold<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match self {
+            Self::Host | Self::Scheme if text.bytes().any(|b| b.is_ascii_uppercase()) => {
+                Cow::Owned(text.to_ascii_lowercase())
+            }
+            Self::Method if text.bytes().any(|b| b.is_ascii_lowercase()) => {
+                Cow::Owned(text.to_ascii_uppercase())
+            }
+            Self::Agent
+            | Self::Tenant
+            | Self::Tool
+            | Self::Caller
+            | Self::Path
+            | Self::Host
+            | Self::Port
+            | Self::Scheme
+            | Self::Method
+            | Self::Db
+            | Self::Statement
+            | Self::Name
+            | Self::Ip
+            | Self::Arg(_) => Cow::Borrowed(text),
+        }
+    }
+
+    /// The attribute of this call.
+    pub(crate) fn read<'a>(&self, call: &'a Call) -> Known<'a> {
+        match self {
+            Self::Agent => self.text(&call.agent.name),
+            Self::Tenant => call.agent.tenant.as_deref().map_or(Known::Absent, |t| self.text(t)),
+            Self::Tool => self.text(&call.tool.name),
+            Self::Caller => call.caller.as_ref().map_or(Known::Absent, |c| self.text(&c.name)),
+            Self::Arg(parts) => {
+                if let Operation::ToolCall { args } = &call.operation {
+                    argument(args, parts)
+                } else {
+                    Known::Absent
+                }
+            }
+            Self::Path
+            | Self::Host
+            | Self::Port
+            | Self::Scheme
+            | Self::Method
+            | Self::Db
+            | Self::Statement
+            | Self::Name
+            | Self::Ip => self.read_resource(&call.operation),
+        }
+    }
+
+    fn text<'a>(&self, text: &'a str) -> Known<'a> {
+        Known::Text(self.fold(text))
+    }
+
+    fn read_resource<'a>(&self, operation: &'a Operation) -> Known<'a> {
+        match (self, operation) {
+            (Self::Path, Operation::Fs { path, .. }) => self.text(path),
+            (Self::Path, Operation::HttpRequest(target)) => self.text(&target.path),
+            (Self::Host, Operation::HttpRequest(target)) => self.text(&target.host),
+            (Self::Host, Operation::NetConnect { host, .. }) => self.text(host),
+            (Self::Port, Operation::HttpRequest(target)) => Known::Number(target.port.into()),
+            (Self::Port, Operation::NetConnect { port, .. }) => Known::Number((*port).into()),
+            (Self::Scheme, Operation::HttpRequest(target)) => self.text(target.scheme.name()),
+            (Self::Method, Operation::HttpRequest(target)) => self.text(&target.method),
+            (Self::Db, Operation::Db { db, .. }) => self.text(db),
+            (Self::Statement, Operation::Db { statement, .. }) => self.text(statement),
+            (Self::Name, Operation::EnvRead { name }) => self.text(name),
+            (Self::Ip, Operation::NetConnect { ip, .. }) => Known::Ip(*ip),
+            _ => Known::Absent,
+        }
+    }
+}
+
+/// The argument at a dotted name. What lies inside an opaque value may or may not exist.
+fn argument<'a>(args: &'a Value, parts: &[Box<str>]) -> Known<'a> {
+    let mut value = args;
+    for part in parts {
+        value = match value {
+            Value::Record(fields) => match fields.iter().find(|(name, _)| **name == **part) {
+                Some((_, inner)) => inner,
+                None => return Known::Absent,
+            },
+            Value::Opaque(_) => return Known::Unknowable,
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) | Value::List(_) => {
+                return Known::Absent;
+            }
+        };
+    }
+    match value {
+        Value::Null => Known::Absent,
+        Value::Bool(b) => Known::Bool(*b),
+        Value::Number(n) => Known::Number(*n),
+        Value::Text(t) => Known::Text(Cow::Borrowed(t)),
+        Value::List(elements) => Known::List(elements.len()),
+        Value::Record(_) => Known::Record,
+        Value::Opaque(_) => Known::Opaque,
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Agent => "agent",
+            Self::Tenant => "tenant",
+            Self::Tool => "tool",
+            Self::Caller => "caller",
+            Self::Path => "path",
+            Self::Host => "host",
+            Self::Port => "port",
+            Self::Scheme => "scheme",
+            Self::Method => "method",
+            Self::Db => "db",
+            Self::Statement => "statement",
+            Self::Name => "name",
+            Self::Ip => "ip",
+            Self::Arg(parts) => return write!(f, "args.{}", parts.join(".")),
+        };
+        f.write_str(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_parses_to_the_field_of_that_name() {
+        for name in FIELD_NAMES.into_iter().chain(["args.a", "args.a.b-c"]) {
+            assert_eq!(Field::parse(name).map(|f| f.to_string()).as_deref(), Some(name));
+        }
+        for bad in ["args", "args.", "args.a.", "args..a", "amount", ""] {
+            assert_eq!(Field::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_inside_an_opaque_value_is_unknowable_and_not_absent() {
+        let args = Value::Record(vec![
+            ("o".into(), Value::Opaque("NaN".into())),
+            ("n".into(), Value::Null),
+            ("t".into(), Value::Text("x".into())),
+        ]);
+        let read = |name: &str| match Field::parse(name) {
+            Some(Field::Arg(parts)) => argument(&args, &parts),
+            _ => Known::Absent,
+        };
+        assert_eq!(read("args.o"), Known::Opaque);
+        assert_eq!(read("args.o.inner"), Known::Unknowable);
+        assert_eq!(read("args.n"), Known::Absent);
+        assert_eq!(read("args.t.inner"), Known::Absent);
+        assert_eq!(read("args.missing"), Known::Absent);
+    }
+}
