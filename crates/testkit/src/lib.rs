@@ -1,1 +1,3 @@
-//! Not empty for long.
+//! Fakes and models that the tests of the other crates share. Never part of the product.
+
+pub mod model;
