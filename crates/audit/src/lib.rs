@@ -14,10 +14,13 @@ mod entry;
 pub mod form;
 pub mod hash;
 mod keys;
+mod lines;
 mod log;
 pub mod note;
+pub mod read;
 pub mod storage;
 mod trust;
+pub mod verify;
 
 pub use chain::Break;
 pub use clock::{Clock, ClockError, EARLIEST, SystemClock};

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use govrun_verdict::{DecisionId, Digest, Durability, LogId};
 
 pub use open::OpenError;
+pub(crate) use open::log_ids;
 pub use recover::{Damage, RecoverError};
 
 use crate::clock::{Clock, ClockError};

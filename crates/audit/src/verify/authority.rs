@@ -1,0 +1,156 @@
+//! Level L2: who signed, and whether the trust file knows them.
+
+use govrun_verdict::{LogId, Timestamp};
+
+use super::report::{Finding, Outcome};
+use crate::form::SealLine;
+use crate::form::body::{Approval, ApprovalEvent, Body, Genesis, SignedBy};
+use crate::keys::{Answer, ApprovalStatement, Certificate, SignedApproval, log_origin};
+use crate::note::VerifierKey;
+use crate::trust::Trust;
+
+/// The key that seals must be signed with, once the genesis record named it.
+pub(super) struct Authority<'a> {
+    trust: &'a Trust,
+    log: LogId,
+    sealer: Option<VerifierKey>,
+}
+
+type Checked = Result<(), Box<Finding>>;
+
+fn fail(outcome: Outcome, what: &str, expected: impl ToString, found: impl ToString) -> Checked {
+    let mut finding = Finding::of(outcome, what);
+    finding.expected = Some(expected.to_string());
+    finding.found = Some(found.to_string());
+    Err(Box::new(finding))
+}
+
+impl<'a> Authority<'a> {
+    pub(super) const fn new(trust: &'a Trust, log: LogId) -> Self {
+        Self { trust, log, sealer: None }
+    }
+
+    pub(super) fn record(&mut self, body: &Body<'_>) -> Checked {
+        match body {
+            Body::Genesis(genesis) => self.genesis(genesis),
+            Body::Approval(approval) => match &approval.signed {
+                Some(signed) => self.approval(approval, signed),
+                None => Ok(()),
+            },
+            Body::PolicyLoad(_)
+            | Body::Decision(_)
+            | Body::Outcome(_)
+            | Body::Escalation(_)
+            | Body::Recover(_)
+            | Body::IoError(_)
+            | Body::ClockStep(_)
+            | Body::Open(_)
+            | Body::Close(_) => Ok(()),
+        }
+    }
+
+    fn genesis(&mut self, genesis: &Genesis<'_>) -> Checked {
+        let certificate = match Certificate::parse(&genesis.cert) {
+            Ok(certificate) => certificate,
+            Err(e) => {
+                return fail(
+                    Outcome::Tampered,
+                    "the certificate in the genesis record does not hold",
+                    "a certificate",
+                    e,
+                );
+            }
+        };
+        let origin = log_origin(certificate.origin(), self.log);
+        if *genesis.origin != *origin {
+            return fail(
+                Outcome::Tampered,
+                "the log's origin is not that of its certificate",
+                origin,
+                &genesis.origin,
+            );
+        }
+        if certificate.root() != &self.trust.root {
+            let what = "the log was begun under another root key than the trust file names";
+            return fail(Outcome::Untrusted, what, &self.trust.root, certificate.root());
+        }
+        if certificate.origin() != self.trust.origin {
+            let what = "the log is of another origin than the trust file names";
+            return fail(Outcome::Untrusted, what, &self.trust.origin, certificate.origin());
+        }
+        let proof: Vec<_> = genesis.epoch_proof.iter().map(|h| h.0).collect();
+        if !certificate.has_epoch(0, &genesis.epoch_key.0, &proof) {
+            let what = "the epoch key is not one that the root certified";
+            return fail(Outcome::Untrusted, what, "a certified key", genesis.epoch_key);
+        }
+        self.sealer = VerifierKey::new(&origin, genesis.epoch_key.0).ok();
+        Ok(())
+    }
+
+    /// Without a trusted genesis record there is no key to hold a seal against; that was reported already.
+    pub(super) fn seal(&self, seal: &SealLine) -> Checked {
+        let Some(key) = &self.sealer else { return Ok(()) };
+        if seal.epoch.0 != 0 {
+            return fail(Outcome::Tampered, "the seal names an epoch that never began", 0, seal.epoch.0);
+        }
+        if seal.origin != key.name() {
+            return fail(Outcome::Tampered, "the seal is of another log", key.name(), &seal.origin);
+        }
+        if seal.key.0 != key.id() {
+            let (ours, found) = (crate::form::Hex(key.id()), seal.key);
+            return fail(
+                Outcome::Untrusted,
+                "the seal is signed with another key than the log's",
+                ours,
+                found,
+            );
+        }
+        if !seal.verifies(key) {
+            return fail(
+                Outcome::Tampered,
+                "the seal's signature does not fit its checkpoint",
+                key,
+                seal.sig,
+            );
+        }
+        Ok(())
+    }
+
+    fn approval(&self, approval: &Approval<'_>, signed: &SignedBy<'_>) -> Checked {
+        let answer = match approval.event {
+            ApprovalEvent::Approved => Answer::Approve,
+            ApprovalEvent::Denied => Answer::Deny,
+            ApprovalEvent::Expired | ApprovalEvent::Consumed | ApprovalEvent::Cancelled => return Ok(()),
+        };
+        let key = match VerifierKey::parse(&signed.key) {
+            Ok(key) => key,
+            Err(e) => return fail(Outcome::Tampered, "the approver's key is malformed", "a verifier key", e),
+        };
+        let statement = ApprovalStatement {
+            origin: self.trust.origin.clone(),
+            ticket: approval.ticket.to_string(),
+            decision: approval.decision,
+            answer,
+            binding: approval.binding.0,
+            at: Timestamp(signed.at.0),
+        };
+        let signed_approval = SignedApproval { key, statement, signature: signed.sig.0 };
+        if !signed_approval.verifies() {
+            let what = "the approver's signature does not fit what the record says was approved";
+            return fail(Outcome::Tampered, what, signed.key.to_string(), signed.sig);
+        }
+        match self.trust.approver(&signed_approval.key) {
+            Some(approver) if approver.name == *signed.approver => Ok(()),
+            Some(approver) => fail(
+                Outcome::Tampered,
+                "the approver's name is not the key's",
+                &approver.name,
+                &signed.approver,
+            ),
+            None => {
+                let what = "the approver is not in the trust file";
+                fail(Outcome::Untrusted, what, "a listed approver", signed_approval.key)
+            }
+        }
+    }
+}
