@@ -1,0 +1,11 @@
+//! Effects: what happens after a permit. They take values that were parsed and decided already, know nothing of
+//! policy, and bound everything they do by the limits they are given.
+
+pub mod http;
+pub mod sqlite;
+mod target;
+
+#[cfg(test)]
+mod tests_http;
+#[cfg(test)]
+mod tests_sqlite;
