@@ -350,6 +350,7 @@ impl Watch {
         connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>)
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the other errors differ by their code only")]
     fn explain(&self, error: Error) -> SqlError {
         match self.cause.load(Ordering::Relaxed) {
             WRITE => return SqlError::ReadOnly,
@@ -375,6 +376,7 @@ impl Watch {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "an allow-list refuses everything else")]
 /// `None` permits; an allow-list, so what a newer engine adds is refused.
 fn judge(op: DbOp, action: AuthAction<'_>) -> Option<u8> {
     match action {
@@ -439,7 +441,7 @@ fn execute(
     for (index, value) in params.iter().enumerate() {
         prepared.raw_bind_parameter(index.saturating_add(1), Bound(value)).map_err(|e| watch.explain(e))?;
     }
-    let columns: Vec<String> = prepared.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = prepared.column_names().map(str::to_owned).collect();
     let mut bytes = columns.iter().try_fold(0, |sum, name| charge(sum, name.len(), limits))?;
     let rows = fetch(&mut prepared.raw_query(), columns.len(), &mut bytes, limits, watch)?;
     let steps = u64::try_from(prepared.get_status(StatementStatus::VmStep)).unwrap_or(u64::MAX);
