@@ -85,9 +85,8 @@ fn hostile_queries_are_refused_and_leave_the_file_alone() {
     assert_eq!(query(&path, "SELECT 1; DELETE FROM t"), Err(SqlError::ReadOnly));
     let two = execute(&path, "SELECT 1; DELETE FROM t");
     assert!(matches!(two, Err(SqlError::StatementRefused(_))), "{two:?}");
-    for sql in ["DELETE FROM sqlite_sequence"] {
-        assert!(matches!(execute(&path, sql), Err(SqlError::StatementRefused(_))), "{sql}");
-    }
+    let own = execute(&path, "DELETE FROM sqlite_sequence");
+    assert!(matches!(own, Err(SqlError::StatementRefused(_))), "{own:?}");
     assert!(matches!(execute(&path, "UPDATE sqlite_schema SET sql = ''"), Err(SqlError::Failed(_))));
     assert!(matches!(execute(&path, "DELETE FROM SQLITE_master"), Err(SqlError::Failed(_))));
     assert!(!other.exists());
