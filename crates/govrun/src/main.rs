@@ -1,1 +1,25 @@
-fn main() {}
+//! `govrun`: govern the tools of AI agents where they act.
+
+mod audit;
+mod call;
+mod cli;
+mod exit;
+mod inspect;
+mod state;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    // Usage errors exit with 2 by clap itself, before anything is opened.
+    let cli = cli::Cli::parse();
+    match cli.run() {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("govrun: {failure}");
+            failure.code().into()
+        }
+    }
+}

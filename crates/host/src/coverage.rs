@@ -24,13 +24,10 @@ pub struct Interface {
     pub treatment: Treatment,
 }
 
-const FILES: &[Action] =
-    &[Action::FsRead, Action::FsWrite, Action::FsDelete, Action::FsList, Action::FsStat];
-
 /// The coverage manifest.
 pub const MANIFEST: &[Interface] = &[
-    governed("wasi:filesystem/types", "0.2", FILES),
-    harmless("wasi:filesystem/preopens", "0.2", "names the offered directories; every use of one is decided"),
+    harmless("wasi:filesystem/types", "0.2", "no directory is ever preopened, so there is nothing to open"),
+    harmless("wasi:filesystem/preopens", "0.2", "lists no directory"),
     governed("wasi:cli/environment", "0.2", &[Action::EnvRead, Action::ArgsRead]),
     harmless("wasi:cli/exit", "0.2", "ends the guest itself"),
     harmless("wasi:cli/stdin", "0.2", "always empty"),
@@ -50,7 +47,6 @@ pub const MANIFEST: &[Interface] = &[
     harmless("wasi:io/poll", "0.2", "waits, within the deadline, for things that were granted"),
     harmless("wasi:io/streams", "0.2", "moves bytes through streams that were granted, metered there"),
     harmless("govrun:host/types", "0.1", "types only"),
-    governed("govrun:host/fs", "0.1", FILES),
     governed("govrun:host/net", "0.1", &[Action::HttpRequest, Action::NetConnect]),
     governed("govrun:host/db", "0.1", &[Action::DbQuery, Action::DbExecute]),
     governed("govrun:host/tools", "0.1", &[Action::ToolCall]),
@@ -100,6 +96,7 @@ mod tests {
             "wasi:filesystem/types@0.2.1.0",
             "wasi:filesystem/types",
             "wasi:filesystem/typesx@0.2.0",
+            "govrun:host/fs@0.1.0",
             "govrun:host/kv@0.1.0",
             "evil:thing/x@1.0.0",
             "",

@@ -87,8 +87,14 @@ impl Gate {
     pub fn refuse(&self, call: &Call, bounds: Option<&Obligations>, reason: Builtin) -> Refusal {
         let Ok(now) = self.ledger.clock.now() else { return unrecorded(Builtin::ClockUnavailable) };
         let decision = self.host_refusal(reason, call);
-        let settled =
-            Settled { decision, now, levels: Vec::new(), reservation: None, retry_after_ms: None, decide_ns: 0 };
+        let settled = Settled {
+            decision,
+            now,
+            levels: Vec::new(),
+            reservation: None,
+            retry_after_ms: None,
+            decide_ns: 0,
+        };
         match self.record(call, bounds, &settled) {
             Ok(receipt) => refusal(&settled, receipt.id()),
             Err(refusal) => refusal,

@@ -97,8 +97,9 @@ fn structured(ty: &Type, json: &Json, place: &str) -> Result<Val, JsonError> {
     match ty {
         Type::Option(_) if json.is_null() => Ok(Val::Option(None)),
         Type::Option(option) => Ok(Val::Option(Some(Box::new(from_json(&option.ty(), json, place)?)))),
-        Type::List(list) => elements(json.as_array().ok_or_else(fail)?, place, |_| Some(list.ty()))
-            .map(Val::List),
+        Type::List(list) => {
+            elements(json.as_array().ok_or_else(fail)?, place, |_| Some(list.ty())).map(Val::List)
+        }
         Type::Tuple(tuple) => {
             let types: Vec<Type> = tuple.types().collect();
             let items = json.as_array().filter(|items| items.len() == types.len()).ok_or_else(fail)?;
@@ -136,11 +137,7 @@ fn structured(ty: &Type, json: &Json, place: &str) -> Result<Val, JsonError> {
     }
 }
 
-fn elements(
-    items: &[Json],
-    place: &str,
-    ty: impl Fn(usize) -> Option<Type>,
-) -> Result<Vec<Val>, JsonError> {
+fn elements(items: &[Json], place: &str, ty: impl Fn(usize) -> Option<Type>) -> Result<Vec<Val>, JsonError> {
     let one = |(i, item): (usize, &Json)| {
         let place = format!("{place}[{i}]");
         match ty(i) {
@@ -213,8 +210,8 @@ fn single(key: &str, value: Json) -> Json {
 /// A finite number; NaN and infinities, which JSON does not have, are their names.
 fn shortest(exact: f64, text: &str) -> Json {
     let narrow: Option<f64> = text.parse().ok();
-    narrow.and_then(Number::from_f64).or_else(|| Number::from_f64(exact)).map_or_else(
-        || Json::String(text.to_owned()),
-        Json::Number,
-    )
+    narrow
+        .and_then(Number::from_f64)
+        .or_else(|| Number::from_f64(exact))
+        .map_or_else(|| Json::String(text.to_owned()), Json::Number)
 }

@@ -4,14 +4,24 @@
 pub mod arguments;
 pub mod component;
 pub mod coverage;
+mod databases;
+pub mod effect;
 mod engine;
 mod gate;
 mod grant;
+mod imports;
 pub mod json;
+mod limiter;
+mod plain;
+mod runtime;
 mod scope;
 pub mod value;
 
+pub use databases::DatabaseOffers;
 pub use engine::engine;
 pub use gate::Gate;
 pub use grant::{Grant, Outcome};
+pub use runtime::{Answer, CallError, DEFAULT_DEADLINE, DEFAULT_FUEL, Offers, Runtime, Tool, Who};
 pub use scope::{MAX_DEPTH, MAX_HOST_CALLS, Scope};
+/// The engine's crate, so that users of this one name the same version.
+pub use wasmtime;

@@ -4,17 +4,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use govrun_verdict::{
-    Agent, Builtin, Call, DecisionId, Obligations, Operation, ReasonCode, Refusal, ToolRef,
+    Agent, Builtin, Call, DecisionId, Digest, Obligations, Operation, ReasonCode, Refusal, ToolRef, Value,
 };
 
 use crate::gate::Gate;
 use crate::grant::Grant;
+use crate::runtime::Who;
 
 /// Most host calls of one tool call. Each writes records, so a guest without this bound could flood the log.
 pub const MAX_HOST_CALLS: u64 = 100_000;
 
 /// Deepest nesting of tools that call tools.
 pub const MAX_DEPTH: u8 = 8;
+
+/// Longest part of an unknown tool's name that a record keeps, in characters.
+const MAX_TOOL_NAME: usize = 128;
 
 /// A running tool call, as every host call inside it sees it. Shared by the views of one store.
 pub struct Scope {
@@ -60,6 +64,14 @@ impl Scope {
         self.remember(answer)
     }
 
+    /// The same for host calls that may take their time.
+    ///
+    /// # Errors
+    /// As [`Self::admit_now`].
+    pub async fn admit(self: &Arc<Self>, operation: Operation) -> Result<Grant, Refusal> {
+        self.admit_now(operation)
+    }
+
     /// Record a refusal that the host itself makes after a permitted decision, such as a path that led elsewhere.
     #[must_use]
     pub fn refuse(&self, operation: Operation, reason: Builtin) -> Refusal {
@@ -72,6 +84,34 @@ impl Scope {
     #[must_use]
     pub const fn sandboxed(&self) -> bool {
         self.bounds.sandbox.is_some()
+    }
+
+    /// Who acts.
+    #[must_use]
+    pub fn who(&self) -> Who {
+        Who { agent: Arc::clone(&self.agent), session: Arc::clone(&self.session) }
+    }
+
+    /// The acting tool.
+    #[must_use]
+    pub const fn tool(&self) -> &Arc<ToolRef> {
+        &self.tool
+    }
+
+    /// The decision under which the call runs.
+    #[must_use]
+    pub const fn decision(&self) -> DecisionId {
+        self.decision
+    }
+
+    /// A call of a tool that the registry does not know, for its record: no component, no arguments.
+    pub(crate) fn unknown_tool(&self, name: &str) -> Call {
+        let shown: String = name.chars().take(MAX_TOOL_NAME).filter(|c| !c.is_control()).collect();
+        Call {
+            tool: Arc::new(ToolRef { name: format!("unknown:{shown}").into(), component: Digest::of(b"") }),
+            caller: Some(Arc::clone(&self.tool)),
+            ..self.call(Operation::ToolCall { args: Value::Null })
+        }
     }
 
     /// What the whole call is bound to.

@@ -1,0 +1,201 @@
+//! The command line.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use govrun_audit::verify::Level;
+
+use crate::audit::Places;
+use crate::exit::{Exit, Failure};
+use crate::state::{self, StateDir};
+use crate::{audit, call, inspect};
+
+const EXAMPLES: &str = "\
+Examples:
+  govrun inspect tool.wasm                 what a component imports and exports, and how each import is governed
+  govrun policy check policies             every error of a policy folder, with file, line and column
+  govrun call --policy policies --agent finance-1 payments.wasm 'send(\"ACME\", 48000)'
+
+Exit codes: 0 ok, 1 runtime error, 2 usage, 3 blocked, 4 throttled, 5 escalated, 6 check failed, 8 configuration";
+
+/// Run WebAssembly tools of AI agents under policy.
+#[derive(Debug, Parser)]
+#[command(name = "govrun", version, about, before_help = EXAMPLES)]
+pub(crate) struct Cli {
+    /// The state directory: keys, log, budgets. Default: `$XDG_STATE_HOME/govrun` or `~/.local/state/govrun`.
+    #[arg(long, global = true, env = "GOVRUN_STATE")]
+    state: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Call one exported function of a component under policy.
+    ///
+    /// The exit code says the verdict: 0 allowed or sandboxed, 3 blocked, 4 throttled, 5 escalated.
+    Call {
+        /// The policy folder.
+        #[arg(long)]
+        policy: PathBuf,
+        /// The registered agent that calls.
+        #[arg(long)]
+        agent: String,
+        /// The component.
+        component: PathBuf,
+        /// The call, such as `send("ACME", 48000)`.
+        call: String,
+        /// How to print the answer.
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
+    },
+    /// Verify and show the signed log.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Check policies.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Make and show keys.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Show what a component imports and exports, and whether it may load.
+    Inspect {
+        /// The component.
+        component: PathBuf,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Verify every log of a folder, offline. Exits with 0 verified, 1 tampered, 2 unusable, 3 inconclusive, 4 untrusted
+    /// key, 5 fork.
+    Verify {
+        /// The folder of logs. Default: that of the state directory.
+        folder: Option<PathBuf>,
+        /// The trust file. Default: that of the state directory.
+        #[arg(long)]
+        trust: Option<PathBuf>,
+        /// How much to verify: form, and integrity, and authenticity.
+        #[arg(long, value_enum, default_value_t = AuditLevel::L2)]
+        level: AuditLevel,
+    },
+    /// Print the records, oldest first, one JSON object a line.
+    Show {
+        /// The folder of logs. Default: that of the state directory.
+        folder: Option<PathBuf>,
+    },
+}
+
+/// How much `audit verify` checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum AuditLevel {
+    /// Form.
+    L0,
+    /// Form and integrity.
+    L1,
+    /// Form, integrity and authenticity.
+    L2,
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Load a policy folder and report every error with its place.
+    Check {
+        /// The policy folder, with its `govrun.toml`.
+        folder: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Make the signing keys and the trust file of this state directory.
+    Init {
+        /// Name of the logs, in the form of a host name and path.
+        #[arg(long, default_value = "govrun.local/log")]
+        origin: String,
+    },
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Human,
+    /// For machines; the shape is named by its `schema` field.
+    Json,
+}
+
+impl Cli {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        let exit = match self.command {
+            Command::Inspect { component, format } => inspect::run(&component, format),
+            Command::Call { policy, agent, component, call, format } => {
+                let state = StateDir::find(self.state)?;
+                call::run(
+                    &state,
+                    &call::Request {
+                        policy: &policy,
+                        agent: &agent,
+                        component: &component,
+                        call: &call,
+                        format,
+                    },
+                )
+            }
+            Command::Audit(AuditCommand::Verify { folder, trust, level }) => {
+                let places = places(self.state, folder, trust)?;
+                let level = match level {
+                    AuditLevel::L0 => Level::L0,
+                    AuditLevel::L1 => Level::L1,
+                    AuditLevel::L2 => Level::L2,
+                };
+                return Ok(audit::check(&places.folder, &places.trust, level));
+            }
+            Command::Audit(AuditCommand::Show { folder }) => {
+                audit::show(&places(self.state, folder, None)?.folder)
+            }
+            Command::Policy(PolicyCommand::Check { folder }) => check(&folder),
+            Command::Keys(KeysCommand::Init { origin }) => {
+                let state = StateDir::find(self.state)?;
+                state.init_keys(&origin)?;
+                println!("keys and trust file are in {}; move root.key offline", state.keys().display());
+                Ok(Exit::Ok)
+            }
+        };
+        exit.map(ExitCode::from)
+    }
+}
+
+/// What was given, and the state directory's own for what was not.
+fn places(
+    state: Option<PathBuf>,
+    folder: Option<PathBuf>,
+    trust: Option<PathBuf>,
+) -> Result<Places, Failure> {
+    if let (Some(folder), Some(trust)) = (&folder, &trust) {
+        return Ok(Places { folder: folder.clone(), trust: trust.clone() });
+    }
+    let state = StateDir::find(state)?;
+    Ok(Places {
+        folder: folder.unwrap_or_else(|| state.audit()),
+        trust: trust.unwrap_or_else(|| state.keys().join("trust.toml")),
+    })
+}
+
+fn check(folder: &Path) -> Result<Exit, Failure> {
+    let policy = state::load_policy(folder)?;
+    println!(
+        "{}: {} rules, {} agents, {} tools, env {}, epoch {}",
+        folder.display(),
+        policy.rules().len(),
+        policy.agents().count(),
+        policy.tools().count(),
+        policy.env(),
+        policy.epoch()
+    );
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,123 @@
+//! The state directory: keys, log and store of one installation.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use govrun_audit::{Clock, KeyStore, Log, SystemClock};
+use govrun_control::Store;
+use govrun_host::{Gate, Runtime, Tool, Who};
+use govrun_policy::Policy;
+
+use crate::exit::{Exit, Failure};
+
+/// Origin of the logs of an installation that was not given another one.
+const DEFAULT_ORIGIN: &str = "govrun.local/log";
+
+/// Where everything of one installation lives.
+#[derive(Debug, Clone)]
+pub(crate) struct StateDir(PathBuf);
+
+impl StateDir {
+    /// The directory given, or `$XDG_STATE_HOME/govrun`, or `~/.local/state/govrun`.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the ambient environment")]
+    pub(crate) fn find(given: Option<PathBuf>) -> Result<Self, Failure> {
+        let variable =
+            |name: &str| std::env::var(name).ok().filter(|v| v.starts_with('/')).map(PathBuf::from);
+        given
+            .or_else(|| variable("XDG_STATE_HOME").map(|d| d.join("govrun")))
+            .or_else(|| variable("HOME").map(|d| d.join(".local/state/govrun")))
+            .map(Self)
+            .ok_or_else(|| {
+                Failure::new(Exit::Usage, "no state directory: pass --state DIR or set GOVRUN_STATE")
+            })
+    }
+
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.0.join("keys")
+    }
+
+    pub(crate) fn audit(&self) -> PathBuf {
+        self.0.join("audit")
+    }
+
+    /// The keys; made on first use, but never beside a log that other keys signed.
+    pub(crate) fn load_keys(&self) -> Result<KeyStore, Failure> {
+        let folder = self.keys();
+        if folder.join("genesis.cert").exists() || self.has_log() {
+            return KeyStore::load(&folder).map_err(|e| Failure::new(Exit::Configuration, e));
+        }
+        let keys = self.init_keys(DEFAULT_ORIGIN)?;
+        eprintln!("govrun: made new signing keys in {}; move root.key offline", folder.display());
+        Ok(keys)
+    }
+
+    pub(crate) fn init_keys(&self, origin: &str) -> Result<KeyStore, Failure> {
+        std::fs::create_dir_all(&self.0).map_err(|e| {
+            Failure::new(
+                Exit::Configuration,
+                format!("cannot make the state directory {}: {e}; pass --state DIR", self.0.display()),
+            )
+        })?;
+        KeyStore::init(&self.keys(), origin).map_err(|e| Failure::new(Exit::Configuration, e))
+    }
+
+    /// True when a log was begun here.
+    fn has_log(&self) -> bool {
+        std::fs::read_dir(self.audit()).is_ok_and(|mut entries| entries.next().is_some())
+    }
+}
+
+/// A policy folder that loads, or why not, every error with its place.
+pub(crate) fn load_policy(folder: &Path) -> Result<Arc<Policy>, Failure> {
+    Policy::load(folder).map(Arc::new).map_err(|e| Failure::new(Exit::Configuration, e))
+}
+
+/// Everything a governed call needs, opened in the order in which it fails closed.
+pub(crate) struct Session {
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) log: Log,
+}
+
+impl Session {
+    /// Open keys, log and store of `state`, and make a runtime with these tools.
+    pub(crate) fn open(state: &StateDir, policy: Arc<Policy>, tools: Tools) -> Result<Self, Failure> {
+        let keys = state.load_keys()?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let unavailable = |e: &dyn std::fmt::Display| Failure::new(Exit::Dependency, e);
+        let log = Log::open(&state.audit(), &keys, Arc::clone(&clock)).map_err(|e| unavailable(&e))?;
+        let store = Store::open(&state.0).map_err(|e| unavailable(&e))?;
+        let gate = Gate::open(Arc::clone(&policy), log.clone(), store, clock).map_err(|e| unavailable(&e))?;
+        let runtime =
+            Runtime::new(tools.engine, gate, tools.list).map_err(|e| Failure::new(Exit::Runtime, e))?;
+        Ok(Self { runtime, policy, log })
+    }
+
+    /// The registered agent of this name, or one that policy refuses by name.
+    pub(crate) fn who(&self, agent: &str) -> Result<Who, Failure> {
+        let registered = self.policy.agent(agent).ok_or_else(|| {
+            let known: Vec<&str> = self.policy.agents().map(|a| &*a.name).collect();
+            Failure::new(
+                Exit::Block,
+                format!(
+                    "agent `{agent}` is not in the registry (AGENT-UNKNOWN); registered: {}; add an [[agent]] entry to the policy",
+                    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+                ),
+            )
+        })?;
+        Ok(Who { session: Arc::clone(&registered.name), agent: registered })
+    }
+
+    /// Seal the log. Anything recorded so far verifies afterwards.
+    pub(crate) fn close(&self) {
+        if let Err(error) = self.log.close() {
+            eprintln!("govrun: the log could not be closed: {error}; run `govrun audit verify`");
+        }
+    }
+}
+
+/// Loaded components with the engine that compiled them.
+pub(crate) struct Tools {
+    pub(crate) engine: govrun_host::wasmtime::Engine,
+    pub(crate) list: Vec<Tool>,
+}

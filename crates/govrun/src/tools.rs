@@ -1,0 +1,86 @@
+//! Loading components by the registry of a policy.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use govrun_host::component::Inspected;
+use govrun_host::{Offers, Tool};
+use govrun_policy::{Policy, ToolEntry};
+
+use crate::exit::{Exit, Failure};
+
+/// The component at `path`, named and offered to as the registry says for its digest.
+///
+/// An unregistered component is named after its file and offered nothing; policy decides whether it may run at all.
+pub(crate) fn load(
+    engine: &govrun_host::wasmtime::Engine,
+    policy: &Policy,
+    folder: &Path,
+    path: &Path,
+) -> Result<Tool, Failure> {
+    let inspected = Inspected::load(engine, path).map_err(|e| Failure::new(Exit::Usage, e))?;
+    let entry = policy.tool_by_digest(inspected.digest);
+    let name: Arc<str> = match entry {
+        Some(entry) => Arc::clone(&entry.name),
+        None => {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            format!("unregistered:{stem}").into()
+        }
+    };
+    let offers = match entry {
+        Some(entry) => offers(&entry.resolve(&absolute(folder)?)),
+        None => Offers::default(),
+    };
+    let component = inspected.admit().map_err(|e| Failure::new(Exit::Block, e))?;
+    Ok(Tool { name, component, offers })
+}
+
+/// Every registered tool that names its component file.
+///
+/// A file whose bytes are not the registered ones is an error, not a tool.
+pub(crate) fn registered(
+    engine: &govrun_host::wasmtime::Engine,
+    policy: &Policy,
+    folder: &Path,
+) -> Result<Vec<Tool>, Failure> {
+    let base = absolute(folder)?;
+    let mut tools = Vec::new();
+    for entry in policy.tools() {
+        let resolved = entry.resolve(&base);
+        let Some(path) = &resolved.component else { continue };
+        let inspected = Inspected::load(engine, path).map_err(|e| Failure::new(Exit::Configuration, e))?;
+        if inspected.digest != entry.digest {
+            return Err(Failure::new(
+                Exit::Configuration,
+                format!(
+                    "`{}` has the digest {}, but tool `{}` is registered with {} (TOOL-DIGEST-MISMATCH); if the change is wanted, update the [[tool]] entry",
+                    path.display(),
+                    inspected.digest,
+                    entry.name,
+                    entry.digest
+                ),
+            ));
+        }
+        let component = inspected.admit().map_err(|e| Failure::new(Exit::Configuration, e))?;
+        tools.push(Tool { name: Arc::clone(&entry.name), component, offers: offers(&resolved) });
+    }
+    Ok(tools)
+}
+
+fn offers(entry: &ToolEntry) -> Offers {
+    Offers {
+        env: entry.env.clone(),
+        args: Vec::new(),
+        databases: entry
+            .databases
+            .iter()
+            .map(|d| (d.label.to_string(), (d.sqlite.as_ref().into(), d.mode)))
+            .collect(),
+    }
+}
+
+fn absolute(folder: &Path) -> Result<std::path::PathBuf, Failure> {
+    folder.canonicalize().map_err(|e| {
+        Failure::new(Exit::Configuration, format!("cannot open policy folder `{}`: {e}", folder.display()))
+    })
+}

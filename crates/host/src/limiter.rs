@@ -1,0 +1,89 @@
+//! Bounds on what one instance may hold: bytes and counts, since counts alone exhaust a host too.
+
+use wasmtime::ResourceLimiter;
+
+/// Linear memory of a call whose obligations name no limit, in bytes.
+pub(crate) const DEFAULT_MEMORY_BYTES: usize = 256 * 1024 * 1024;
+/// Elements of all tables together.
+const MAX_TABLE_ELEMENTS: usize = 100_000;
+/// Core instances, memories and tables of one component.
+const MAX_INSTANCES: usize = 64;
+const MAX_MEMORIES: usize = 8;
+const MAX_TABLES: usize = 32;
+
+/// The limiter of one call's store.
+#[derive(Debug)]
+pub(crate) struct Limiter {
+    memory_bytes: usize,
+    used_bytes: usize,
+    refused: bool,
+}
+
+impl Limiter {
+    /// At most `memory_bytes` over all memories of the store.
+    #[must_use]
+    pub(crate) const fn new(memory_bytes: usize) -> Self {
+        Self { memory_bytes, used_bytes: 0, refused: false }
+    }
+
+    /// True when some growth was refused.
+    #[must_use]
+    pub(crate) const fn refused(&self) -> bool {
+        self.refused
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let total = self.used_bytes.saturating_sub(current).saturating_add(desired);
+        if total > self.memory_bytes {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.used_bytes = total;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let fits = desired <= MAX_TABLE_ELEMENTS;
+        self.refused |= !fits;
+        Ok(fits)
+    }
+
+    fn instances(&self) -> usize {
+        MAX_INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        MAX_TABLES
+    }
+
+    fn memories(&self) -> usize {
+        MAX_MEMORIES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memories_share_one_budget() {
+        let mut limiter = Limiter::new(100);
+        assert!(limiter.memory_growing(0, 60, None).unwrap());
+        assert!(!limiter.memory_growing(0, 60, None).unwrap());
+        assert!(limiter.refused());
+        assert!(limiter.memory_growing(0, 40, None).unwrap());
+        assert!(!limiter.memory_growing(60, 61, None).unwrap());
+    }
+}
