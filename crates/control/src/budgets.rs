@@ -31,8 +31,11 @@ pub const MAX_KEY_BYTES: usize = 4_096;
 
 /// Rows of the own key that one reservation prunes at most. Two would do to keep up; more returns space sooner.
 const PRUNE_OWN: i64 = 16;
-/// Rows of retired keys that one reservation sweeps at most.
-const SWEEP: i64 = 32;
+/// Most idle keys that one charge retires. One would not catch up, because a charge can add one.
+const RETIRE: usize = 2;
+/// Most retired keys, and most rows of one, that one charge sweeps.
+const SWEEP_KEYS: u32 = 3;
+const SWEEP_ROWS: u32 = 32;
 
 /// The answer to [`Store::reserve`].
 #[derive(Debug)]
@@ -167,7 +170,6 @@ fn reserve(sql: &Sql<'_>, uses: &[BudgetUse], now: i64, max_keys: u64) -> Result
         };
         level.order = u64::try_from(entry.number).ok();
     }
-    sweep(sql)?;
     let reservation = Reservation { entries: charged.into_values().collect() };
     Ok(Then::Commit(Reserved::Admitted { levels, reservation }))
 }
@@ -297,6 +299,7 @@ impl<'a> Asked<'a> {
             "UPDATE keys SET first = ?2, next = ?3, number = ?4, latest = ?5 WHERE id = ?1",
             params![key.id, key.first, key.next.saturating_add(1), key.number.saturating_add(1), self.at],
         )?;
+        sweep(sql)?;
         Ok(Some(Entry { key: key.id, position: key.next, number: key.number }))
     }
 
@@ -344,16 +347,15 @@ impl<'a> Asked<'a> {
         Ok(Key { first: key.first.saturating_add(dropped), ..key })
     }
 
-    /// Retire up to two keys that nobody used for a whole window, oldest first. One would not catch up, because a
-    /// reservation can add one.
+    /// Retire some keys that nobody used for a whole window, oldest first.
     fn retire_idle(&self, sql: &Sql<'_>, budget: i64, in_use: &[i64]) -> Result<()> {
-        let look_at = i64::try_from(in_use.len()).unwrap_or(i64::MAX).saturating_add(2);
+        let look_at = i64::try_from(in_use.len().saturating_add(RETIRE)).unwrap_or(i64::MAX);
         let idle: Vec<i64> = sql.all(
             "SELECT id FROM keys WHERE budget = ?1 AND latest <= ?2 ORDER BY latest LIMIT ?3",
             params![budget, self.at.saturating_sub(self.window), look_at],
             |row| row.get(0),
         )?;
-        for key in idle.iter().filter(|key| !in_use.contains(key)).take(2) {
+        for key in idle.iter().filter(|key| !in_use.contains(key)).take(RETIRE) {
             sql.run("INSERT INTO retired (key) VALUES (?1)", [key])?;
             sql.run("DELETE FROM keys WHERE id = ?1", [key])?;
             sql.run("UPDATE budgets SET keys = keys - 1 WHERE id = ?1", [budget])?;
@@ -373,22 +375,23 @@ impl Key {
     }
 }
 
-/// Delete some rows of retired keys, and the key when none is left.
+/// Delete rows of retired keys, and the keys that have none left. Every charge does a little more of it than it can
+/// cause, so that retired keys do not pile up.
 fn sweep(sql: &Sql<'_>) -> Result<()> {
-    let Some(key) = sql.first("SELECT key FROM retired LIMIT 1", [], |row| row.get::<_, i64>(0))? else {
-        return Ok(());
-    };
-    let last = sql.first(
-        "SELECT max(position) FROM (SELECT position FROM admissions WHERE key = ?1 ORDER BY position LIMIT ?2)",
-        params![key, SWEEP],
-        |row| row.get::<_, Option<i64>>(0),
-    )?;
-    match last.flatten() {
-        Some(last) => {
-            sql.run("DELETE FROM admissions WHERE key = ?1 AND position <= ?2", params![key, last]).map(drop)
+    let retired: Vec<i64> = sql.all("SELECT key FROM retired LIMIT ?1", [SWEEP_KEYS], |row| row.get(0))?;
+    for key in retired {
+        let swept = sql.run(
+            "DELETE FROM admissions WHERE key = ?1 AND position IN
+                (SELECT position FROM admissions WHERE key = ?1 ORDER BY position LIMIT ?2)",
+            params![key, SWEEP_ROWS],
+        )?;
+        // A full batch: there may be more, for the next charge.
+        if u32::try_from(swept).unwrap_or(u32::MAX) >= SWEEP_ROWS {
+            break;
         }
-        None => sql.run("DELETE FROM retired WHERE key = ?1", [key]).map(drop),
+        sql.run("DELETE FROM retired WHERE key = ?1", [key])?;
     }
+    Ok(())
 }
 
 /// Remove one admission and close the gap it leaves, so that positions stay dense.

@@ -27,14 +27,10 @@ pub enum StoreError {
         fix: &'static str,
     },
     /// Another process held the state file, or other threads of this process the connection, for too long.
-    #[error(
-        "`{path}` was busy for more than {waited_ms} ms; see which process holds it, then repeat the call"
-    )]
+    #[error("`{path}` stayed busy for too long; see which process holds it, then repeat the call")]
     Busy {
         /// The state file.
         path: PathBuf,
-        /// How long was waited.
-        waited_ms: u64,
     },
     /// The file is damaged.
     #[error(
@@ -107,7 +103,7 @@ impl StoreError {
         use rusqlite::ErrorCode as Code;
         match source.sqlite_error_code() {
             Some(Code::DatabaseBusy | Code::DatabaseLocked | Code::FileLockingProtocolFailed) => {
-                Self::Busy { path: path.to_owned(), waited_ms: crate::pool::PATIENCE_MS }
+                Self::Busy { path: path.to_owned() }
             }
             Some(Code::DatabaseCorrupt | Code::NotADatabase) => Self::corrupt(path, source.to_string()),
             Some(_) => Self::Engine { path: path.to_owned(), source },

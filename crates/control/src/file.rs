@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Result, StoreError};
-use crate::pool::PATIENCE_MS;
 use crate::schema::{APPLICATION, SCHEMA, TABLES};
 
 /// Name of the state file in its directory.
@@ -102,11 +101,11 @@ fn flags() -> OpenFlags {
     OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX
 }
 
-/// A connection to the prepared file.
-pub(crate) fn connect(path: &Path, sync: Sync) -> Result<Connection> {
+/// A connection to the prepared file. `patience` is the longest wait for other processes.
+pub(crate) fn connect(path: &Path, sync: Sync, patience: Duration) -> Result<Connection> {
     let failed = |e| StoreError::engine(path, e);
     let mut connection = Connection::open_with_flags(path, flags()).map_err(failed)?;
-    wait_in_small_steps(&mut connection).map_err(failed)?;
+    wait_in_small_steps(&mut connection, patience).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(64);
     recognise(&connection, path)?;
     let level = match sync {
@@ -125,7 +124,7 @@ pub(crate) fn connect(path: &Path, sync: Sync) -> Result<Connection> {
 }
 
 /// Reservations take microseconds, so the engine's own waits (up to 100 ms each) would starve a waiting process.
-fn wait_in_small_steps(connection: &mut Connection) -> rusqlite::Result<()> {
+fn wait_in_small_steps(connection: &mut Connection, patience: Duration) -> rusqlite::Result<()> {
     let mut since = None;
     connection.busy_handler(Some(move |tries: i32| {
         let now = Instant::now();
@@ -134,7 +133,7 @@ fn wait_in_small_steps(connection: &mut Connection) -> rusqlite::Result<()> {
         }
         let waited = since.map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
         std::thread::sleep(Duration::from_micros(if tries < 20 { 50 } else { 500 }));
-        waited < Duration::from_millis(PATIENCE_MS)
+        waited < patience
     }))
 }
 

@@ -17,6 +17,8 @@ mod file;
 mod pool;
 mod schema;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use approvals::{
     Approval, ApprovalId, BadSignature, Ballot, Choice, ConsumeError, Consumed, DecideError, Decided, Filter,

@@ -8,13 +8,11 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::error::{Result, StoreError};
 
-/// Longest wait, in milliseconds, for the other threads of this process, and then again for the other processes.
-pub(crate) const PATIENCE_MS: u64 = 5_000;
-
 /// A connection that threads take turns with. `SQLite` has one writer per file, so a second one would gain nothing.
 #[derive(Debug)]
 pub(crate) struct Turn {
     path: PathBuf,
+    patience: Duration,
     idle: Mutex<Option<Connection>>,
     returned: Condvar,
 }
@@ -28,12 +26,13 @@ pub(crate) struct Held<'a> {
 }
 
 impl Turn {
-    pub(crate) fn new(path: &Path, connection: Connection) -> Self {
-        Self { path: path.to_owned(), idle: Mutex::new(Some(connection)), returned: Condvar::new() }
+    /// `patience` is the longest wait for the other threads of this process.
+    pub(crate) fn new(path: &Path, connection: Connection, patience: Duration) -> Self {
+        Self { path: path.to_owned(), patience, idle: Mutex::new(Some(connection)), returned: Condvar::new() }
     }
 
     fn busy(&self) -> StoreError {
-        StoreError::Busy { path: self.path.clone(), waited_ms: PATIENCE_MS }
+        StoreError::Busy { path: self.path.clone() }
     }
 
     fn slot(&self) -> Result<MutexGuard<'_, Option<Connection>>> {
@@ -42,10 +41,9 @@ impl Turn {
     }
 
     fn take(&self) -> Result<Held<'_>> {
-        let patience = Duration::from_millis(PATIENCE_MS);
         let (mut slot, _) = self
             .returned
-            .wait_timeout_while(self.slot()?, patience, |slot| slot.is_none())
+            .wait_timeout_while(self.slot()?, self.patience, |slot| slot.is_none())
             .map_err(|_| self.busy())?;
         let connection = slot.take().ok_or_else(|| self.busy())?;
         Ok(Held { turn: self, connection: Some(connection) })

@@ -1,6 +1,7 @@
 //! The handle on one state directory.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::budgets::MAX_KEYS_PER_BUDGET;
 use crate::error::{Result, StoreError};
@@ -20,6 +21,20 @@ pub struct Store {
     pub(crate) max_keys: u64,
 }
 
+/// Bounds of a store.
+pub(crate) struct Bounds {
+    /// Longest wait for the other threads of this process, and then again for the other processes.
+    pub(crate) patience: Duration,
+    /// Most keys of one budget.
+    pub(crate) max_keys: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { patience: Duration::from_secs(5), max_keys: MAX_KEYS_PER_BUDGET }
+    }
+}
+
 impl Store {
     /// Open the store in this directory; makes the directory (0700) and `state.db` (0600) when they are not there.
     ///
@@ -27,11 +42,19 @@ impl Store {
     /// When they cannot be made or used, are exposed to other users, damaged, of a newer schema, or incomplete. A
     /// damaged file is never replaced.
     pub fn open(state_dir: &Path) -> Result<Self> {
+        Self::open_within(state_dir, &Bounds::default())
+    }
+
+    pub(crate) fn open_within(state_dir: &Path, bounds: &Bounds) -> Result<Self> {
         let path = file::prepare(state_dir)?;
+        let turn = |sync| {
+            let connection = file::connect(&path, sync, bounds.patience)?;
+            Ok(Turn::new(&path, connection, bounds.patience))
+        };
         Ok(Self {
-            budgets: Turn::new(&path, file::connect(&path, Sync::System)?),
-            approvals: Turn::new(&path, file::connect(&path, Sync::Disk)?),
-            max_keys: MAX_KEYS_PER_BUDGET,
+            budgets: turn(Sync::System)?,
+            approvals: turn(Sync::Disk)?,
+            max_keys: bounds.max_keys,
             path,
         })
     }
