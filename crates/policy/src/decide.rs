@@ -50,8 +50,9 @@ struct Outcome<'p> {
     decider: Decider<'p>,
     /// The level of the rules that decided with it; `None` when a built-in rule overruled them.
     level: Option<RuleVerdict>,
-    obligations: Obligations,
-    escalate: Option<EscalateTo>,
+    /// The environment's default counts among the rules.
+    default_joins: bool,
+    escalate: Option<Box<EscalateTo>>,
 }
 
 /// What applies where no rule permits.
@@ -78,7 +79,7 @@ impl Policy {
                 reason: self.reason_of(both.decider),
             }
         });
-        self.finish(call, &hits, enforced, shadow)
+        self.finish(call, context, &hits, enforced, shadow)
     }
 
     /// The rules that match, by ascending id.
@@ -112,20 +113,23 @@ impl Policy {
             (None, None) => Decider::Default,
         };
         let default_joins = matches!(floor, Some((_, Decider::Default)));
-        let mut outcome = Outcome {
-            verdict: level.into(),
-            decider,
-            level: Some(level),
-            obligations: self.obligations(hits(), default_joins, context.bounds),
-            escalate: None,
-        };
+        let mut outcome =
+            Outcome { verdict: level.into(), decider, level: Some(level), default_joins, escalate: None };
         if level == RuleVerdict::Escalate {
-            outcome.escalate = self.approvers(of_level(), default_joins);
+            outcome.escalate = self.approvers(of_level(), default_joins).map(Box::new);
             if outcome.escalate.is_none() {
                 outcome.verdict = Verdict::Block;
             }
         }
-        outcome.bound(call.action(), context.bounds);
+        if call.action().is_egress() && outcome.is_cut(self.scopes(hits(), default_joins), context.bounds) {
+            outcome.verdict = Verdict::Block;
+            outcome.decider = Decider::NoEgress;
+            outcome.level = None;
+        }
+        let sandboxed = context.bounds.is_some_and(|b| b.sandbox.is_some());
+        if sandboxed && outcome.verdict == Verdict::Allow && call.action().is_effectful() {
+            outcome.verdict = Verdict::Sandbox;
+        }
         outcome
     }
 
@@ -146,19 +150,17 @@ impl Policy {
         }
     }
 
-    /// Obligations of all of them together, within the bounds.
-    fn obligations<'p>(
+    /// Obligations of each of them.
+    fn scopes<'p>(
         &'p self,
         hits: impl Iterator<Item = Hit<'p>>,
         default_joins: bool,
-        bounds: Option<&Obligations>,
-    ) -> Obligations {
+    ) -> impl Iterator<Item = &'p Obligations> {
         let of_default = match &self.default.effect {
             DefaultEffect::Sandbox(obligations) if default_joins => Some(obligations),
             DefaultEffect::Block | DefaultEffect::Escalate(_) | DefaultEffect::Sandbox(_) => None,
         };
-        let of_rules = hits.filter_map(|hit| hit.rule.effect.obligations());
-        of_rules.chain(of_default).chain(bounds).fold(Obligations::default(), |all, more| all.meet(more))
+        hits.filter_map(|hit| hit.rule.effect.obligations()).chain(of_default)
     }
 
     /// Whom to ask when all of these demand it; `None` when nobody satisfies all demands.
@@ -178,7 +180,14 @@ impl Policy {
         (!met.roles.is_empty()).then_some(met)
     }
 
-    fn finish(&self, call: &Call, hits: &Hits<'_>, outcome: Outcome<'_>, shadow: Option<Shadow>) -> Decision {
+    fn finish(
+        &self,
+        call: &Call,
+        context: &Context<'_>,
+        hits: &Hits<'_>,
+        outcome: Outcome<'_>,
+        shadow: Option<Shadow>,
+    ) -> Decision {
         let enforced = || hits.iter().filter(|hit| !hit.rule.shadow);
         let deciding =
             || enforced().filter(|hit| outcome.level.is_some() && hit.rule.effect.level() == outcome.level);
@@ -194,9 +203,13 @@ impl Policy {
                 .map(|hit| Matched { rule: hit.rule.id.clone(), unknown: hit.unknown })
                 .collect(),
             shadow,
-            obligations: if blocked { Obligations::default() } else { outcome.obligations },
+            obligations: if blocked {
+                Obligations::default()
+            } else {
+                meet(self.scopes(enforced().copied(), outcome.default_joins).chain(context.bounds))
+            },
             budgets: if blocked { Vec::new() } else { budgets(call, enforced()) },
-            escalate: outcome.escalate.filter(|_| outcome.verdict == Verdict::Escalate),
+            escalate: outcome.escalate.filter(|_| outcome.verdict == Verdict::Escalate).map(|to| *to),
             notify: notify(deciding()),
             severity: severity.unwrap_or(default_severity(outcome.verdict)),
             durability: durability(call.action(), outcome.verdict, enforced()),
@@ -253,24 +266,24 @@ impl Hit<'_> {
 }
 
 impl Outcome<'_> {
-    /// What the running call's bounds and the obligations themselves make of it.
-    fn bound(&mut self, action: Action, bounds: Option<&Obligations>) {
-        let blocked_by_rule = self.verdict == Verdict::Block
-            && self.level == Some(RuleVerdict::Block)
-            && matches!(self.decider, Decider::Rule(_));
-        let cut = bounds.is_some_and(|b| b.egress == Egress::None)
-            || (self.verdict != Verdict::Block && self.obligations.egress == Egress::None);
-        if cut && action.is_egress() && !blocked_by_rule {
-            self.verdict = Verdict::Block;
-            self.decider = Decider::NoEgress;
-            self.level = None;
-        } else if self.verdict == Verdict::Allow
-            && action.is_effectful()
-            && bounds.is_some_and(|b| b.sandbox.is_some())
-        {
-            self.verdict = Verdict::Sandbox;
-        }
+    /// Whether a call that would leave the machine may not: by its bounds, or by what would permit it. A rule that blocks
+    /// the call anyway keeps its own reason.
+    fn is_cut<'p>(
+        &self,
+        mut scopes: impl Iterator<Item = &'p Obligations>,
+        bounds: Option<&Obligations>,
+    ) -> bool {
+        let by_rule = self.level == Some(RuleVerdict::Block) && matches!(self.decider, Decider::Rule(_));
+        let bounds_cut = bounds.is_some_and(|b| b.egress == Egress::None);
+        let mut scopes_cut = || scopes.any(|scope| scope.egress == Egress::None);
+        !by_rule && (bounds_cut || (self.verdict != Verdict::Block && scopes_cut()))
     }
+}
+
+/// All of them together: the tighter of every limit.
+fn meet<'p>(mut scopes: impl Iterator<Item = &'p Obligations>) -> Obligations {
+    let Some(first) = scopes.next() else { return Obligations::default() };
+    scopes.fold(first.clone(), |met, more| met.meet(more))
 }
 
 /// Whether the rule matches, and how. A rule of another action is never asked.
@@ -326,7 +339,8 @@ fn budgets<'p>(call: &Call, hits: impl Iterator<Item = &'p Hit<'p>>) -> Vec<Budg
 }
 
 fn notify<'p>(hits: impl Iterator<Item = &'p Hit<'p>>) -> Vec<Arc<str>> {
-    let mut names: Vec<Arc<str>> = hits.flat_map(|hit| hit.rule.notify.iter().cloned()).collect();
+    let mut names: Vec<Arc<str>> = Vec::new();
+    hits.for_each(|hit| names.extend_from_slice(&hit.rule.notify));
     names.sort_unstable();
     names.dedup();
     names

@@ -26,8 +26,8 @@ pub(crate) enum Field {
     Statement,
     Name,
     Ip,
-    /// An argument of a tool call, by the parts of its dotted name.
-    Arg(Box<[Box<str>]>),
+    /// An argument of a tool call, by its dotted name without `args.`.
+    Arg(Box<str>),
 }
 
 /// What an attribute turned out to be.
@@ -69,9 +69,9 @@ impl Field {
     /// The attribute with this name.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         if let Some(dotted) = name.strip_prefix("args.") {
-            let parts: Box<[Box<str>]> = dotted.split('.').map(Into::into).collect();
-            let sound = parts.len() <= MAX_ARG_DEPTH && parts.iter().all(|p| !p.is_empty());
-            return sound.then_some(Self::Arg(parts));
+            let sound =
+                dotted.split('.').count() <= MAX_ARG_DEPTH && dotted.split('.').all(|part| !part.is_empty());
+            return sound.then(|| Self::Arg(dotted.into()));
         }
         Some(match name {
             "agent" => Self::Agent,
@@ -146,9 +146,9 @@ impl Field {
             Self::Tenant => call.agent.tenant.as_deref().map_or(Known::Absent, |t| self.text(t)),
             Self::Tool => self.text(&call.tool.name),
             Self::Caller => call.caller.as_ref().map_or(Known::Absent, |c| self.text(&c.name)),
-            Self::Arg(parts) => {
+            Self::Arg(dotted) => {
                 if let Operation::ToolCall { args } = &call.operation {
-                    argument(args, parts)
+                    argument(args, dotted)
                 } else {
                     Known::Absent
                 }
@@ -189,11 +189,11 @@ impl Field {
 }
 
 /// The argument at a dotted name. What lies inside an opaque value may or may not exist.
-fn argument<'a>(args: &'a Value, parts: &[Box<str>]) -> Known<'a> {
+fn argument<'a>(args: &'a Value, dotted: &str) -> Known<'a> {
     let mut value = args;
-    for part in parts {
+    for part in dotted.split('.') {
         value = match value {
-            Value::Record(fields) => match fields.iter().find(|(name, _)| **name == **part) {
+            Value::Record(fields) => match fields.iter().find(|(name, _)| name == part) {
                 Some((_, inner)) => inner,
                 None => return Known::Absent,
             },
@@ -230,7 +230,7 @@ impl fmt::Display for Field {
             Self::Statement => "statement",
             Self::Name => "name",
             Self::Ip => "ip",
-            Self::Arg(parts) => return write!(f, "args.{}", parts.join(".")),
+            Self::Arg(dotted) => return write!(f, "args.{dotted}"),
         };
         f.write_str(name)
     }
@@ -258,7 +258,7 @@ mod tests {
             ("t".into(), Value::Text("x".into())),
         ]);
         let read = |name: &str| match Field::parse(name) {
-            Some(Field::Arg(parts)) => argument(&args, &parts),
+            Some(Field::Arg(dotted)) => argument(&args, &dotted),
             _ => Known::Absent,
         };
         assert_eq!(read("args.o"), Known::Opaque);

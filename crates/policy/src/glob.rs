@@ -9,8 +9,6 @@
 //!
 //! Brackets, braces and backslashes are refused when loading: they would look like wildcards and match nothing.
 
-use std::fmt;
-
 /// Longest glob in bytes.
 pub(crate) const MAX_GLOB_BYTES: usize = 1024;
 
@@ -27,18 +25,26 @@ pub(crate) enum GlobKind {
 pub(crate) enum Glob {
     /// Text without wildcards (of any kind but host).
     Literal(Box<str>),
+    /// `text*` of a name: everything that begins with the text.
+    Prefix(Box<str>),
     Name(Box<str>),
-    Path {
-        segments: Box<[Box<str>]>,
-        /// The leading segments without wildcards, such as `/data/in`; may be empty.
-        lead: Box<str>,
-    },
+    /// `/folder/**`: the folder and everything beneath it. Empty for the root.
+    Beneath(Box<str>),
+    Path(Box<PathGlob>),
     /// Every host.
     AnyHost,
     /// Exactly this host, in lower case.
     Host(Box<str>),
     /// Every host that ends in this, in lower case, which starts with a dot.
     HostBeneath(Box<str>),
+}
+
+/// A path with wildcards in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PathGlob {
+    segments: Box<[Box<str>]>,
+    /// The leading segments without wildcards, such as `/data/in`; may be empty.
+    lead: Box<str>,
 }
 
 /// The part of a glob that an index can look up.
@@ -67,8 +73,7 @@ impl Glob {
             );
         }
         match kind {
-            GlobKind::Name if text.contains(['*', '?']) => Ok(Self::Name(text.into())),
-            GlobKind::Name => Ok(Self::Literal(text.into())),
+            GlobKind::Name => Ok(name_glob(text)),
             GlobKind::Path => path_glob(text),
             GlobKind::Host => host_glob(text),
         }
@@ -77,8 +82,10 @@ impl Glob {
     pub(crate) fn matches(&self, text: &str) -> bool {
         match self {
             Self::Literal(literal) => **literal == *text,
+            Self::Prefix(prefix) => text.starts_with(&**prefix),
             Self::Name(pattern) => wild(pattern, text),
-            Self::Path { segments, .. } => path_matches(segments, text),
+            Self::Beneath(folder) => beneath_folder(folder, text),
+            Self::Path(path) => path_matches(&path.segments, text),
             Self::AnyHost => !text.is_empty(),
             Self::Host(host) => host.eq_ignore_ascii_case(text),
             Self::HostBeneath(dotted) => beneath(dotted, text),
@@ -88,25 +95,27 @@ impl Glob {
     pub(crate) fn anchor(&self) -> Anchor<'_> {
         match self {
             Self::Literal(text) | Self::Host(text) => Anchor::Exact(text),
-            Self::Name(pattern) => {
-                let fixed = pattern.split(['*', '?']).next().unwrap_or_default();
-                if fixed.is_empty() { Anchor::Nothing } else { Anchor::Start(fixed) }
-            }
-            Self::Path { lead, .. } if !lead.is_empty() => Anchor::Start(lead),
-            Self::Path { .. } | Self::AnyHost => Anchor::Nothing,
+            Self::Prefix(text) => start(text),
+            Self::Name(pattern) => start(pattern.split(['*', '?']).next().unwrap_or_default()),
+            Self::Beneath(folder) => start(folder),
+            Self::Path(path) => start(&path.lead),
+            Self::AnyHost => Anchor::Nothing,
             Self::HostBeneath(dotted) => Anchor::End(dotted.strip_prefix('.').unwrap_or(dotted)),
         }
     }
 }
 
-impl fmt::Display for Glob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Literal(text) | Self::Name(text) | Self::Host(text) => f.write_str(text),
-            Self::Path { segments, .. } => segments.iter().try_for_each(|s| write!(f, "/{s}")),
-            Self::AnyHost => f.write_str("*"),
-            Self::HostBeneath(dotted) => write!(f, "*{dotted}"),
-        }
+fn start(text: &str) -> Anchor<'_> {
+    if text.is_empty() { Anchor::Nothing } else { Anchor::Start(text) }
+}
+
+fn name_glob(text: &str) -> Glob {
+    let wild = ['*', '?'];
+    match text.strip_suffix('*') {
+        Some(prefix) if !prefix.contains(wild) => Glob::Prefix(prefix.into()),
+        Some(_) => Glob::Name(text.into()),
+        None if text.contains(wild) => Glob::Name(text.into()),
+        None => Glob::Literal(text.into()),
     }
 }
 
@@ -129,9 +138,13 @@ fn path_glob(text: &str) -> Result<Glob, &'static str> {
     if !text.contains(['*', '?']) {
         return Ok(Glob::Literal(text.into()));
     }
+    if let Some(folder) = text.strip_suffix("/**").filter(|f| !f.contains(['*', '?'])) {
+        return Ok(Glob::Beneath(folder.into()));
+    }
     let fixed = relative.split('/').take_while(|s| !s.contains(['*', '?']));
     let lead: String = fixed.flat_map(|segment| ["/", segment]).collect();
-    Ok(Glob::Path { segments: relative.split('/').map(Into::into).collect(), lead: lead.into() })
+    let segments = relative.split('/').map(Into::into).collect();
+    Ok(Glob::Path(Box::new(PathGlob { segments, lead: lead.into() })))
 }
 
 fn host_glob(text: &str) -> Result<Glob, &'static str> {
@@ -161,6 +174,12 @@ fn host_glob(text: &str) -> Result<Glob, &'static str> {
     }
     // An address is matched as the canonical text of itself, which is what requests carry.
     Ok(Glob::Host(host.parse::<std::net::IpAddr>().map_or(lower, |ip| ip.to_string()).into()))
+}
+
+/// `text` is the folder or beneath it; the root's folder is empty.
+fn beneath_folder(folder: &str, text: &str) -> bool {
+    let Some(rest) = text.strip_prefix(folder) else { return false };
+    rest.starts_with('/') || (rest.is_empty() && !folder.is_empty())
 }
 
 /// `text` is one or more labels followed by `dotted`, which starts with a dot.

@@ -1,6 +1,7 @@
 //! What a policy defines by name: agents, tools, lists, notification targets, budgets and sandbox profiles.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -91,7 +92,8 @@ pub(crate) enum KeyPart {
 impl BudgetSpec {
     /// The key of this call: each part with its length before it, so that no two keys read the same.
     pub(crate) fn key(&self, call: &Call) -> String {
-        let mut key = String::new();
+        // Names are bounded, so that this is nearly always one allocation.
+        let mut key = String::with_capacity(64);
         for part in &self.key {
             let text: &str = match part {
                 KeyPart::Agent => &call.agent.name,
@@ -99,8 +101,8 @@ impl BudgetSpec {
                 KeyPart::Tenant => call.agent.tenant.as_deref().unwrap_or_default(),
                 KeyPart::Session => &call.session,
             };
-            key.push_str(&text.len().to_string());
-            key.push(':');
+            // Writing to a string does not fail.
+            let _ = write!(key, "{}:", text.len());
             key.push_str(text);
         }
         key

@@ -9,6 +9,8 @@ use govrun_verdict::{
     Verdict,
 };
 
+use smallvec::SmallVec;
+
 use crate::error::Origin;
 use crate::field::Field;
 use crate::limits;
@@ -67,10 +69,10 @@ const DURABILITIES: [(&str, Durability); 3] =
 #[derive(Debug, Clone)]
 pub(crate) enum Effect {
     Allow {
-        limits: Option<Obligations>,
+        limits: Option<Box<Obligations>>,
     },
-    Sandbox(Obligations),
-    Escalate(EscalateTo),
+    Sandbox(Box<Obligations>),
+    Escalate(Box<EscalateTo>),
     Block,
     /// Attaches its budgets and nothing else.
     Throttle,
@@ -90,9 +92,9 @@ impl Effect {
 
     pub(crate) const fn obligations(&self) -> Option<&Obligations> {
         match self {
-            Self::Allow { limits } => limits.as_ref(),
+            Self::Allow { limits: Some(limits) } => Some(limits),
             Self::Sandbox(obligations) => Some(obligations),
-            Self::Escalate(_) | Self::Block | Self::Throttle => None,
+            Self::Allow { limits: None } | Self::Escalate(_) | Self::Block | Self::Throttle => None,
         }
     }
 
@@ -111,7 +113,7 @@ pub(crate) struct Rule {
     pub(crate) shadow: bool,
     pub(crate) effect: Effect,
     pub(crate) scope: Scope,
-    pub(crate) when: Vec<Predicate>,
+    pub(crate) when: SmallVec<[Predicate; 1]>,
     pub(crate) unless: Vec<Predicate>,
     pub(crate) reason: ReasonCode,
     /// What is said when one of the budgets is exhausted.
@@ -194,7 +196,7 @@ pub(crate) fn read(table: &Table<'_>, registry: &Registry) -> Option<(Rule, Rule
         shadow,
         effect,
         scope,
-        when,
+        when: when.into_iter().collect(),
         unless,
         reason,
         exhausted,
@@ -300,11 +302,11 @@ fn effect(
         }
     }
     match verdict {
-        Verdict::Allow => {
-            Some(Effect::Allow { limits: table.get("limits").and_then(|item| limits::limits(&item)) })
-        }
-        Verdict::Sandbox => profile(table, registry).map(Effect::Sandbox),
-        Verdict::Escalate => escalate_to(table, actions).map(Effect::Escalate),
+        Verdict::Allow => Some(Effect::Allow {
+            limits: table.get("limits").and_then(|item| limits::limits(&item)).map(Box::new),
+        }),
+        Verdict::Sandbox => profile(table, registry).map(|profile| Effect::Sandbox(Box::new(profile))),
+        Verdict::Escalate => escalate_to(table, actions).map(|to| Effect::Escalate(Box::new(to))),
         Verdict::Block => Some(Effect::Block),
         Verdict::Throttle => {
             if table.get("limit").is_none() {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use govrun_verdict::{Action, Call, Digest, Operation, Scheme, Stream};
+use smallvec::SmallVec;
 
 use crate::cidr::Cidr;
 use crate::field::Field;
@@ -31,31 +32,34 @@ pub(crate) const fn slot(action: Action) -> usize {
     }
 }
 
+/// Nearly always one; kept beside the rule so that a decision touches few cache lines.
+pub(crate) type Globs = SmallVec<[Glob; 1]>;
+
 /// Which calls a rule is about.
 #[derive(Debug, Clone)]
 pub(crate) struct Scope {
     /// In the order of [`Action::ALL`], without repetition.
     pub(crate) actions: Vec<Action>,
     /// All of them must hold.
-    pub(crate) tests: Vec<ScopeTest>,
+    pub(crate) tests: SmallVec<[ScopeTest; 3]>,
 }
 
 /// One key of `match`: one of its values must fit.
 #[derive(Debug, Clone)]
 pub(crate) enum ScopeTest {
-    Agent(Vec<Glob>),
+    Agent(Globs),
     Tenant(Vec<Arc<str>>),
-    Tool(Vec<Glob>),
-    Caller(Vec<Glob>),
+    Tool(Globs),
+    Caller(Globs),
     Digest(Vec<Digest>),
-    Path(Vec<Glob>),
-    Host(Vec<Glob>),
+    Path(Globs),
+    Host(Globs),
     Port(Vec<u16>),
     Scheme(Vec<Scheme>),
     Method(Vec<Box<str>>),
     Cidr(Vec<Cidr>),
     Db(Vec<Arc<str>>),
-    Name(Vec<Glob>),
+    Name(Globs),
     Stream(Vec<Stream>),
 }
 
@@ -134,7 +138,7 @@ pub(crate) fn read(item: &Item<'_>) -> Option<Scope> {
     let table = item.table("`match`")?;
     table.only(&KEYS);
     let actions = table.need("action").map(|item| actions(&item)).unwrap_or_default();
-    let mut tests = Vec::new();
+    let mut tests = SmallVec::new();
     for entry in table.entries().iter().filter(|e| e.key != "action" && KEYS.contains(&e.key)) {
         valid_for_all(entry, &actions, |action| is_of(entry.key, action));
         tests.extend(test(entry));
@@ -212,8 +216,8 @@ fn each<'t, T>(item: &Item<'t>, check: impl Fn(&Item<'t>, &'t str) -> Option<T>)
     (!checked.is_empty()).then_some(checked)
 }
 
-fn globs(item: &Item<'_>, kind: GlobKind) -> Option<Vec<Glob>> {
-    each(item, |item, text| item.checked(Glob::new(text, kind)))
+fn globs(item: &Item<'_>, kind: GlobKind) -> Option<Globs> {
+    each(item, |item, text| item.checked(Glob::new(text, kind))).map(|globs| globs.into_iter().collect())
 }
 
 fn method(item: &Item<'_>, text: &str) -> Option<Box<str>> {

@@ -152,8 +152,8 @@ fn rule() -> impl Strategy<Value = Rule> {
 fn rules() -> impl Strategy<Value = Vec<Rule>> {
     // Ids in an order that is not the order of the rules.
     (vec(rule(), 1..14), any::<u64>()).prop_map(|(mut rules, salt)| {
-        for (at, rule) in rules.iter_mut().enumerate() {
-            rule.id = format!("r{}-{at}", (salt.rotate_left(at as u32 * 5)) % 7);
+        for (rule, at) in rules.iter_mut().zip(0u32..) {
+            rule.id = format!("r{}-{at}", salt.rotate_left(at * 5) % 7);
         }
         rules
     })
@@ -233,13 +233,17 @@ fn preamble(default: &Does) -> String {
 }
 
 /// The policy with its rules dealt out to three files in this order.
-fn compile(default: &Does, rules: &[Rule], deal: impl Fn(usize) -> usize) -> Policy {
-    let mut texts = [preamble(default), "# p\n".to_owned(), "# q\n".to_owned()];
-    for (at, rule) in rules.iter().enumerate() {
-        texts[deal(at) % 3].push_str(&model::to_toml(rule));
+fn compile(default: &Does, rules: &[Rule], deal: impl Fn(u32) -> u32) -> Policy {
+    let (mut manifest, mut p, mut q) = (preamble(default), "# p\n".to_owned(), "# q\n".to_owned());
+    for (rule, at) in rules.iter().zip(0..) {
+        let file = match deal(at) % 3 {
+            0 => &mut manifest,
+            1 => &mut p,
+            _ => &mut q,
+        };
+        file.push_str(&model::to_toml(rule));
     }
-    let [manifest, p, q] = &texts;
-    let files = [("govrun.toml", &**manifest), ("p/rules.toml", &**p), ("q/deep/rules.toml", &**q)];
+    let files = [("govrun.toml", &*manifest), ("p/rules.toml", &*p), ("q/deep/rules.toml", &*q)];
     Policy::compile(&sources(&files)).unwrap_or_else(|e| panic!("{e}\n{manifest}\n{p}\n{q}"))
 }
 
@@ -310,7 +314,7 @@ proptest! {
     ) {
         let (rules, shuffled) = rules;
         let one = compile(&default, &rules, |_| 0);
-        let other = compile(&default, &shuffled, |at| (deal.rotate_left(at as u32) & 3) as usize);
+        let other = compile(&default, &shuffled, |at| deal.rotate_left(at) & 3);
         let within = bounds.as_ref().map(obligations);
         for call in &calls {
             let (a, b) = (one.decide(call, &context(within.as_ref())), other.decide(call, &context(within.as_ref())));
