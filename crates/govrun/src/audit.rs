@@ -1,5 +1,6 @@
 //! `govrun audit`: prove a log, and show it.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -28,9 +29,16 @@ pub(crate) fn check(folder: &Path, trust: &Path, level: Level) -> ExitCode {
 /// Print the records of every log under `folder`, oldest first, exactly as they are stored.
 pub(crate) fn show(folder: &Path) -> Result<Exit, Failure> {
     let unreadable = |e: &dyn std::fmt::Display| Failure::new(Exit::Dependency, e);
+    let mut out = std::io::stdout().lock();
     for record in Records::open(folder).map_err(|e| unreadable(&e))? {
         let record = record.map_err(|e| unreadable(&e))?;
-        println!("{}", String::from_utf8_lossy(&record.line));
+        let written = out.write_all(&record.line).and_then(|()| out.write_all(b"\n"));
+        match written {
+            Ok(()) => {}
+            // Whoever read it has seen enough, as with `| head`.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => break,
+            Err(e) => return Err(Failure::new(Exit::Runtime, e)),
+        }
     }
     Ok(Exit::Ok)
 }
