@@ -14,7 +14,7 @@ fn a_log_of_every_record_type_reopens_clean_and_goes_on() {
     let clock = TestClock::new();
     let log = Log::open(&site.logs(), &site.keys, clock.clone()).unwrap();
     let id = log.id();
-    record_everything(&site, &log, &clock, &approver);
+    record_everything(&site, &log, &clock, &approver, Size::Full);
     log.close().unwrap();
     let again = site.open();
     assert_eq!(again.id(), id, "a free log of the same keys is taken up again");

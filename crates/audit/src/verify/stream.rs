@@ -142,6 +142,9 @@ impl Stream<'_> {
     }
 
     fn typed(&mut self, raw: &RawLine<'_>, frame: &Frame<'_>, body: &Body<'_>) -> Next {
+        if let Body::Genesis(genesis) = body {
+            self.report.genesis = Some(genesis.log);
+        }
         if self.level >= Level::L1 {
             let before = self.chain.time;
             if let Err(e) = self.chain.record(frame, hash::leaf(raw.bytes)) {
@@ -163,7 +166,6 @@ impl Stream<'_> {
 
     fn note(&mut self, frame: &Frame<'_>, body: &Body<'_>) {
         match body {
-            Body::Genesis(genesis) => self.report.genesis = Some(genesis.log),
             Body::Recover(r) if r.recovered.0 > 0 || r.quarantined_bytes.0 > 0 => {
                 let last = frame.head.seq.saturating_sub(1);
                 let mut what = format!("crash before record {}", frame.head.seq);
@@ -179,7 +181,8 @@ impl Stream<'_> {
                     self.report.not_covered.push(what);
                 }
             }
-            Body::Recover(_)
+            Body::Genesis(_)
+            | Body::Recover(_)
             | Body::PolicyLoad(_)
             | Body::Decision(_)
             | Body::Outcome(_)

@@ -1,6 +1,8 @@
 //! What the tests share: a clock that can be set, calls and decisions of every shape, and a log with every record type.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod faulty;
+
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -211,13 +213,26 @@ pub fn outcome(decision: DecisionId) -> OutcomeEntry {
     }
 }
 
+/// Whether a log holds every field, or only every record type.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    Full,
+    Compact,
+}
+
 /// Append every record type that a running log has, in class `os` where the type allows it.
-pub fn record_everything(site: &Site, log: &Log, clock: &TestClock, approver: &ApproverKey) -> DecisionId {
+pub fn record_everything(
+    site: &Site,
+    log: &Log,
+    clock: &TestClock,
+    approver: &ApproverKey,
+    size: Size,
+) -> DecisionId {
     log.archive_policy(Digest::of(b"policy"), b"policy").unwrap();
     let previous = Some(Digest::of(b"before"));
     log.policy_load(&PolicyLoadEntry { epoch: Digest::of(b"policy"), previous, env: "prod" }).unwrap();
     let mut call = call(payment("1.50"));
-    let asked = full(Durability::Sealed);
+    let asked = if size == Size::Full { full(Durability::Sealed) } else { allow(Durability::Os) };
     let level = BudgetLevel { name: "b".into(), key: "k".into(), used: 1, limit: 2, order: Some(2) };
     let levels = [level.clone(), BudgetLevel { order: None, ..level }];
     let bounds = asked.obligations.clone();
@@ -255,9 +270,15 @@ pub fn record_everything(site: &Site, log: &Log, clock: &TestClock, approver: &A
         used_by: None,
     };
     log.approval(&approved).unwrap();
+    let mut absorbed = vec![Absorbed { kind: AbsorbedKind::FileWritten, subject: "/data/x".into(), size: 3 }];
+    if size == Size::Full {
+        let refused = Absorbed { kind: AbsorbedKind::EgressRefused, subject: "evil.example".into(), size: 0 };
+        absorbed.resize(MAX_ABSORBED + 2, refused);
+    }
     call.caller = Some(tool());
     call.parent = Some(escalated);
-    let used = record(log, &call, &allow(Durability::Os)).unwrap();
+    let used =
+        if size == Size::Full { record(log, &call, &allow(Durability::Os)).unwrap() } else { escalated };
     log.approval(&ApprovalEntry {
         event: ApprovalEvent::Consumed,
         signed: None,
@@ -267,22 +288,20 @@ pub fn record_everything(site: &Site, log: &Log, clock: &TestClock, approver: &A
     .unwrap();
     log.outcome(&OutcomeEntry {
         status: OutcomeStatus::Failed("db-busy".into()),
-        absorbed: vec![
-            Absorbed { kind: AbsorbedKind::FileWritten, subject: "/data/x".into(), size: 3 },
-            Absorbed { kind: AbsorbedKind::EgressRefused, subject: "evil.example".into(), size: 0 },
-        ],
+        absorbed,
         disclosure: disclosure(&["path"], true),
         note: Some("a note"),
         ..outcome(used)
     })
     .unwrap();
-    for operation in operations() {
+    let kinds = if size == Size::Full { operations() } else { Vec::new() };
+    for operation in kinds {
         let mut call = call.clone();
         call.operation = operation;
         record(log, &call, &allow(Durability::Os)).unwrap();
     }
     clock.set(T0 - 1_000_000);
-    record(log, &call, &allow(Durability::Os)).unwrap();
+    log.outcome(&outcome(escalated)).unwrap();
     used
 }
 
@@ -312,4 +331,44 @@ pub fn operations() -> Vec<Operation> {
 pub fn lines(path: &Path) -> Vec<Vec<u8>> {
     let bytes = std::fs::read(path).unwrap();
     bytes.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect()
+}
+
+/// A closed log that holds every record type of the format, and the directory it is in.
+pub fn log_of_everything(size: Size) -> (Site, LogId) {
+    let mut site = Site::new();
+    let approver = ApproverKey::generate(site.root.path(), "alice").unwrap();
+    site.trust.approvers.push(Approver {
+        name: "alice".into(),
+        key: approver.verifier().clone(),
+        roles: vec!["treasury".into()],
+    });
+    // io_error: the disk stops syncing while the log is open.
+    let plan = Arc::new(faulty::Plan::default());
+    let disk = Arc::new(faulty::FaultyDisk(Arc::clone(&plan)));
+    let clock = TestClock::new();
+    let log = Log::open_on(&site.logs(), &site.keys, clock.clone(), disk).unwrap();
+    let id = log.id();
+    *plan.fail_sync.lock().unwrap() = Some(0);
+    let env = Operation::EnvRead { name: "X".into() };
+    record(&log, &call(env), &allow(Durability::Disk)).unwrap_err();
+    drop(log);
+    // recover: the log was never closed, and a torn line stands at its end.
+    let mut bytes = std::fs::read(site.segment(id)).unwrap();
+    bytes.extend_from_slice(b"{\"v\":1,\"t\":\"deci");
+    std::fs::write(site.segment(id), bytes).unwrap();
+    let log = Log::open(&site.logs(), &site.keys, clock.clone()).unwrap();
+    assert_eq!(log.id(), id);
+    record_everything(&site, &log, &clock, &approver, size);
+    log.close().unwrap();
+    (site, id)
+}
+
+pub fn check(site: &Site, level: verify::Level) -> verify::Report {
+    verify::verify(&site.logs(), &site.trust, level)
+}
+
+/// Put other bytes into the segment and verify at L2.
+pub fn check_bytes(site: &Site, log: LogId, bytes: &[u8]) -> verify::Report {
+    std::fs::write(site.segment(log), bytes).unwrap();
+    check(site, verify::Level::L2)
 }
