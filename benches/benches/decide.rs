@@ -6,11 +6,7 @@
 //!
 //! `decide` walks over 48 different calls, the working set of a busy host; `decide-cold` over 3,072, so that at 10,000
 //! rules nearly every decision waits for memory.
-#![expect(
-    missing_docs,
-    clippy::panic,
-    reason = "criterion's macros have no docs; a benchmark fails by panicking"
-)]
+#![expect(clippy::panic, reason = "a benchmark fails by panicking")]
 
 use std::fmt::Write as _;
 use std::hint::black_box;
