@@ -171,7 +171,7 @@ fn a_huge_line_is_refused_without_reading_it_into_memory() {
     std::fs::write(site.segment(id), &text).unwrap();
     let file = std::fs::OpenOptions::new().write(true).open(site.segment(id)).unwrap();
     std::os::unix::fs::FileExt::write_at(&file, b"x\n", 1 << 30).unwrap();
-    std::os::unix::fs::FileExt::write_at(&file, b"{", text.len() as u64).unwrap();
+    std::os::unix::fs::FileExt::write_at(&file, b"{", u64::try_from(text.len()).unwrap()).unwrap();
     let before = peak_memory_kib();
     let report = check(&site, Level::L2);
     assert_eq!(report.exit_code(), 1, "{report}");
