@@ -29,10 +29,12 @@ impl Value {
     /// A number from its decimal text, or [`Value::Opaque`] when it has no exact representation.
     #[must_use]
     pub fn number(text: &str) -> Self {
-        let exact = if text.contains(['e', 'E']) {
-            Decimal::from_scientific(text).ok()
-        } else {
-            Decimal::from_str_exact(text).ok()
+        let exact = match text.split_once(['e', 'E']) {
+            // `from_scientific` would round a significand that is too long, so that is refused first.
+            Some((significand, _)) => {
+                Decimal::from_str_exact(significand).and_then(|_| Decimal::from_scientific(text)).ok()
+            }
+            None => Decimal::from_str_exact(text).ok(),
         };
         exact.map_or_else(|| Self::Opaque(text.to_owned()), Self::Number)
     }
@@ -71,6 +73,8 @@ mod tests {
         assert!(matches!(Value::float(f64::INFINITY), Value::Opaque(_)));
         assert!(matches!(Value::float(1e300), Value::Opaque(_)));
         assert!(matches!(Value::number("0.12345678901234567890123456789012345"), Value::Opaque(_)));
+        assert!(matches!(Value::number("1.00000000000000000000000000000001e4"), Value::Opaque(_)));
+        assert!(matches!(Value::number("1e-29"), Value::Opaque(_)));
         assert!(matches!(Value::number("ten"), Value::Opaque(_)));
     }
 
