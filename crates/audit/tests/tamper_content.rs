@@ -1,5 +1,11 @@
 //! Attacks on what a finished log says: every one of them must be seen, and be called by its name.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
 
 mod support;
 
