@@ -131,9 +131,14 @@ impl Store {
     }
 }
 
+/// The year 10000. Times must stay clear of the largest number, where adding a window would no longer move them.
+const END_OF_TIME: u64 = 253_402_300_800_000_000;
+
 pub(crate) fn micros(time: Timestamp) -> Result<i64> {
-    let limit = i64::MAX.unsigned_abs();
-    i64::try_from(time.0).map_err(|_| StoreError::TooLarge { what: "the time in microseconds", limit })
+    i64::try_from(time.0)
+        .ok()
+        .filter(|_| time.0 < END_OF_TIME)
+        .ok_or(StoreError::TooLarge { what: "the time in microseconds", limit: END_OF_TIME })
 }
 
 fn check_bounds(uses: &[BudgetUse]) -> Result<()> {

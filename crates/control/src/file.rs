@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Result, StoreError};
@@ -51,9 +52,14 @@ fn refuse_if(path: &Path, bits: u32, risk: &'static str, fix: &'static str) -> R
     Err(StoreError::Exposed { path: path.to_owned(), mode, risk, fix })
 }
 
+/// The write-ahead log of the state file.
+pub(crate) fn journal(path: &Path) -> PathBuf {
+    path.with_extension("db-wal")
+}
+
 /// A journal without its file would be replayed into the new file.
 fn refuse_half(path: &Path) -> Result<()> {
-    let wal = path.with_extension("db-wal");
+    let wal = journal(path);
     // Another process may have made both since we looked: the file is made before its journal, so look again.
     if exists(&wal)? && !exists(path)? {
         return Err(StoreError::Incomplete { path: path.to_owned() });
@@ -106,6 +112,8 @@ pub(crate) fn connect(path: &Path, sync: Sync, patience: Duration) -> Result<Con
     let failed = |e| StoreError::engine(path, e);
     let mut connection = Connection::open_with_flags(path, flags()).map_err(failed)?;
     wait_in_small_steps(&mut connection, patience).map_err(failed)?;
+    // Two disk syncs at the end of every process would cost more than all it did: see `Store::drop`.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(64);
     recognise(&connection, path)?;
     let level = match sync {

@@ -8,6 +8,8 @@
 //! The file holds the arguments of calls that wait for an approval in clear, because a person has to read them. It is
 //! private to its owner (0600 in a directory of 0700), and [`Store::purge`] removes what is finished.
 //!
+//! `state.db`, `state.db-wal` and `state.db-shm` belong together: copy or move all of them, with no process running.
+//!
 //! Time comes from the caller; nothing here reads the wall clock.
 
 mod approvals;

@@ -66,6 +66,14 @@ impl Turn {
         self.transact(TransactionBehavior::Deferred, |sql| work(sql).map(Then::Forget))
     }
 
+    /// Write the journal back into the file and empty it.
+    pub(crate) fn fold_journal(&self) -> Result<()> {
+        let mut held = self.take()?;
+        held.connection()?
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .map_err(|e| StoreError::engine(&self.path, e))
+    }
+
     fn transact<T, E: From<StoreError>>(
         &self,
         behavior: TransactionBehavior,

@@ -29,6 +29,20 @@ pub(crate) struct Bounds {
     pub(crate) max_keys: u64,
 }
 
+/// A journal longer than this is written back when the store closes. Whoever opens it first has to read it: 1 MiB
+/// takes less than a millisecond.
+const LONG_JOURNAL_BYTES: u64 = 1 << 20;
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let length = std::fs::metadata(file::journal(&self.path)).map_or(0, |journal| journal.len());
+        if length > LONG_JOURNAL_BYTES {
+            // Should it fail, the journal stays, is valid, and the next process goes on with it.
+            drop(self.budgets.fold_journal());
+        }
+    }
+}
+
 impl Default for Bounds {
     fn default() -> Self {
         Self { patience: Duration::from_secs(5), max_keys: MAX_KEYS_PER_BUDGET }

@@ -99,13 +99,17 @@ impl Store {
     }
 
     /// Remove approvals that were denied, expired or consumed before this time, with their votes; how many. What they
-    /// showed is overwritten in the file.
+    /// showed is overwritten in the file; its journal is emptied too, unless another process is reading just then.
     ///
     /// # Errors
     /// When the store cannot be used.
     pub fn purge(&self, before: Timestamp) -> Result<usize> {
         let before = micros(before)?;
-        self.approvals
-            .write(|sql| sql.run("DELETE FROM approvals WHERE finished < ?1", [before]).map(Then::Commit))
+        let removed = self
+            .approvals
+            .write(|sql| sql.run("DELETE FROM approvals WHERE finished < ?1", [before]).map(Then::Commit))?;
+        // The journal still has the rows as they were.
+        self.approvals.fold_journal()?;
+        Ok(removed)
     }
 }

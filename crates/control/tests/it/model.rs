@@ -236,7 +236,7 @@ impl<'a> Pair<'a> {
 /// Random steps against one store; every case has budgets of its own.
 fn play(change_windows: bool) {
     let dir = tempfile::tempdir().unwrap();
-    let config = ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() };
     let case = Cell::new(0);
     let played = TestRunner::new(config).run(&vec(step(), 1..160), |steps| {
         case.set(case.get() + 1);

@@ -100,7 +100,7 @@ fn a_killed_process_loses_no_admission_and_gives_none_away() {
     let dir = tempfile::tempdir().unwrap();
     let mut told = 0;
     let mut kills = 0;
-    loop {
+    while kills < 200 {
         let (mut one, two) = (spawn("10000", dir.path()), spawn("40", dir.path()));
         std::thread::sleep(Duration::from_millis(15 + 7 * (kills % 5)));
         one.kill().unwrap();
