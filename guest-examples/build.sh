@@ -22,7 +22,7 @@ target=${CARGO_TARGET_DIR:-$here/target}
 # matches wins, so the most special one stands last.
 sysroot=$(./toolchain.sh sh -c '"${RUSTC:-rustc}" --print sysroot')
 remap() { printf -- '--remap-path-prefix=%s=%s\037' "$1" "$2"; }
-flags=$(remap "${HOME:-/root}" /home; remap "${CARGO_HOME:-$HOME/.cargo}" /cargo; remap "$sysroot" /rust; remap "$here" /guests)
+flags=$(remap "${HOME:?}" /home; remap "${CARGO_HOME:-$HOME/.cargo}" /cargo; remap "$sysroot" /rust; remap "$here" /guests)
 CARGO_ENCODED_RUSTFLAGS=${flags%?} ./toolchain.sh cargo build --locked --release --target wasm32-wasip2
 
 guests=$(sed -n 's/^default-members = \[\(.*\)\]$/\1/p' Cargo.toml | tr -d '",')

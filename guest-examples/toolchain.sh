@@ -112,11 +112,11 @@ std() {
   say "building std for $target (about a minute)"
   (cd "$work" && RUSTC=$1/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$work/target \
     CARGO_ENCODED_RUSTFLAGS=$(printf '%s\037' -Cembed-bitcode=yes \
-      "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo")"--remap-path-prefix=$1/usr/src=/rustc" \
+      "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo")"--remap-path-prefix=$1/usr/lib/rustlib/src/rust=/rustc" \
     cargo build --quiet --release --target "$target" -Zbuild-std=std,panic_abort >&2) || return 1
   rm "$work/target/$target"/release/deps/libempty-*.rlib
   cp "$work/target/$target"/release/deps/*.rlib "$1/usr/lib/rustlib/$target/lib/"
-  rm -r "$work"
+  rm -r "$work" "$1/usr/src"
 }
 
 case ${GOVRUN_GUEST_TOOLCHAIN:-} in

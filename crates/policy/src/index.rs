@@ -364,3 +364,73 @@ fn pairs(tests: &[ScopeTest]) -> Option<Keys> {
     }
     Some(keys)
 }
+
+#[cfg(test)]
+mod tests {
+    use govrun_verdict::{Agent, Digest, FsOp, ToolRef, Value};
+    use std::sync::Arc;
+
+    use crate::{Policy, SourceFile, Sources};
+
+    use super::*;
+
+    fn policy(rules: impl Iterator<Item = String>) -> Policy {
+        let rules = rules
+            .enumerate()
+            .map(|(at, scope)| format!("[[rule]]\nid='r{at}'\nmatch={{{scope}}}\nverdict='allow'\n"));
+        let text = format!("schema=1\n{}", rules.collect::<String>());
+        Policy::compile(&Sources { files: vec![SourceFile { path: "govrun.toml".into(), text }] }).unwrap()
+    }
+
+    fn call(agent: &str, tool: &str, operation: Operation) -> Call {
+        Call {
+            agent: Arc::new(Agent { name: agent.into(), tenant: None }),
+            env: "e".into(),
+            session: "s".into(),
+            tool: Arc::new(ToolRef { name: tool.into(), component: Digest([0; 32]) }),
+            caller: None,
+            parent: None,
+            operation,
+        }
+    }
+
+    /// How many rules are looked at, and how many of them match.
+    fn looked_at(policy: &Policy, call: &Call) -> (usize, usize) {
+        let mut positions = Vec::new();
+        policy.index.candidates(call, |p| positions.push(usize::try_from(p).unwrap()));
+        (positions.len(), positions.iter().filter(|p| policy.rules[**p].scope.holds(call)).count())
+    }
+
+    fn tool_call() -> Operation {
+        Operation::ToolCall { args: Value::Null }
+    }
+
+    #[test]
+    fn a_cell_of_agents_and_tools_is_found_by_both() {
+        let p = policy((0..900).map(|n| format!("action='*',agent='a{}',tool='t{}.run'", n / 30, n % 30)));
+        for (agent, tool) in [("a0", "t0.run"), ("a29", "t29.run"), ("a7", "t11.run")] {
+            assert_eq!(looked_at(&p, &call(agent, tool, tool_call())), (1, 1), "{agent} {tool}");
+        }
+        assert_eq!(looked_at(&p, &call("a30", "t0.run", tool_call())).0, 0);
+    }
+
+    #[test]
+    fn every_kind_of_key_leads_to_its_rules_and_few_others() {
+        let path = |p: &str| Operation::Fs { op: FsOp::Read, path: p.into() };
+        let connect = |h: &str| Operation::NetConnect { host: h.into(), ip: [1, 1, 1, 1].into(), port: 1 };
+        let cases: [(&str, Operation); 8] = [
+            ("action='tool.call',tool='t#.*'", tool_call()),
+            ("action='tool.call',tool='t#.run'", tool_call()),
+            ("action='tool.call',agent='a-#'", tool_call()),
+            ("action='fs.read',path='/d/#/**'", path("/d/5/x/y")),
+            ("action='fs.read',path='/d/#/x/y'", path("/d/5/x/y")),
+            ("action='net.connect',host='*.h#.com'", connect("x.y.h5.com")),
+            ("action='net.connect',host='h#.com'", connect("H5.com")),
+            ("action='env.read',name='V#'", Operation::EnvRead { name: "V5".into() }),
+        ];
+        for (scope, operation) in cases {
+            let p = policy((0..500).map(|n| scope.replace('#', &n.to_string())));
+            assert_eq!(looked_at(&p, &call("a-5", "t5.run", operation)), (1, 1), "{scope}");
+        }
+    }
+}

@@ -90,6 +90,16 @@ impl Effect {
         }
     }
 
+    const fn verdict(&self) -> Verdict {
+        match self {
+            Self::Allow { .. } => Verdict::Allow,
+            Self::Sandbox(_) => Verdict::Sandbox,
+            Self::Escalate(_) => Verdict::Escalate,
+            Self::Block => Verdict::Block,
+            Self::Throttle => Verdict::Throttle,
+        }
+    }
+
     pub(crate) const fn obligations(&self) -> Option<&Obligations> {
         match self {
             Self::Allow { limits: Some(limits) } => Some(limits),
@@ -178,18 +188,6 @@ pub(crate) fn read(table: &Table<'_>, registry: &Registry) -> Option<(Rule, Rule
     let reason = given.or_else(|| ReasonCode::new(default_reason(verdict)).ok())?;
     let severity = severity.unwrap_or_else(|| default_severity(verdict));
     let shadow = shadow.unwrap_or(false);
-    let info = RuleInfo {
-        id: id.clone(),
-        origin: table.origin(),
-        verdict,
-        mode: if shadow { Mode::Shadow } else { Mode::Enforce },
-        reason: reason.clone(),
-        severity,
-        limit: budgets.iter().map(|b| Arc::clone(&b.budget.name)).collect(),
-        notify: notify.clone(),
-        tags,
-        source: table.source().to_owned(),
-    };
     let durability = durability.unwrap_or(Durability::Os);
     let rule = Rule {
         id,
@@ -206,7 +204,23 @@ pub(crate) fn read(table: &Table<'_>, registry: &Registry) -> Option<(Rule, Rule
         severity,
         durability,
     };
+    let info = info(&rule, table, tags);
     Some((rule, info))
+}
+
+fn info(rule: &Rule, table: &Table<'_>, tags: BTreeMap<String, Vec<String>>) -> RuleInfo {
+    RuleInfo {
+        id: rule.id.clone(),
+        origin: table.origin(),
+        verdict: rule.effect.verdict(),
+        mode: if rule.shadow { Mode::Shadow } else { Mode::Enforce },
+        reason: rule.reason.clone(),
+        severity: rule.severity,
+        limit: rule.budgets.iter().map(|b| Arc::clone(&b.budget.name)).collect(),
+        notify: rule.notify.clone(),
+        tags,
+        source: table.source().to_owned(),
+    }
 }
 
 const fn default_reason(verdict: Verdict) -> &'static str {

@@ -351,3 +351,37 @@ fn the_documented_examples_load() {
     let policy = Policy::compile(&sources(&files)).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(policy.rules().len(), 5);
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
+
+    /// Whatever is done to a policy's text, loading it ends in a policy or in a report.
+    #[test]
+    fn no_text_breaks_the_loader(
+        edits in proptest::collection::vec((proptest::prelude::any::<u16>(), 0usize..12, "[\\[\\]{}='\",.#\n é0-9a-z_*-]{0,4}"), 1..4),
+    ) {
+        let reference = include_str!("../../../docs/formats/policy.md");
+        let mut text: Vec<char> = reference.split("```toml\n").nth(2).unwrap().split("```").next().unwrap().chars().collect();
+        for (at, remove, insert) in edits {
+            let at = usize::from(at) % text.len();
+            let end = (at + remove).min(text.len());
+            text.splice(at..end, insert.chars());
+        }
+        let text: String = text.into_iter().collect();
+        match try_policy(&text) {
+            Ok(policy) => {
+                let _ = decide(&policy, &tool_call(&[]));
+            }
+            Err(errors) => {
+                for error in errors.errors() {
+                    if let Some((line, column)) = error.position() {
+                        let shown = format!("schema = 1\n{text}");
+                        let line = shown.split('\n').nth(line - 1).unwrap();
+                        proptest::prop_assert!(column <= line.chars().count() + 1, "{error}");
+                    }
+                }
+                proptest::prop_assert!(errors.to_string().ends_with("nothing was loaded"));
+            }
+        }
+    }
+}

@@ -140,7 +140,7 @@ fn open_files() -> Outcome {
         match open() {
             Ok(file) => files.push(file),
             Err(error) => {
-                return Outcome::held(format!("{} of {MANY} handles on {name}, then {error:?}", files.len()));
+                return Outcome::held(format!("{} of {MANY} handles on {name}, then {error}", files.len()));
             }
         }
     }

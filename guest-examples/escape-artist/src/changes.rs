@@ -115,11 +115,11 @@ fn write_descriptor() -> Outcome {
             Outcome::must_not_change("write", file.write(b"mine", 0)),
             Outcome::must_not_change("append stream", append_to(&file)),
         ]),
-        Err(error) => Outcome::held(format!("open: {error:?}")),
+        Err(error) => Outcome::held(format!("open: {error}")),
     }
 }
 
 fn append_to(file: &Descriptor) -> Result<(), String> {
-    let stream = file.append_via_stream().map_err(|error| format!("{error:?}"))?;
-    stream.blocking_write_and_flush(b"mine").map_err(|error| format!("{error:?}"))
+    let stream = file.append_via_stream().map_err(|error| error.to_string())?;
+    stream.blocking_write_and_flush(b"mine").map_err(|error| error.to_string())
 }

@@ -5,7 +5,7 @@ use crate::govrun::host::types::Error;
 use crate::outcome::{Attempt, Outcome, describe};
 
 pub(crate) const ATTEMPTS: &[Attempt] = &[
-    ("db-attach", || either("ATTACH DATABASE '/etc/passwd' AS x")),
+    ("db-attach", attach),
     ("db-vacuum-into", || either("VACUUM INTO '/tmp/copy.db'")),
     ("db-writable-schema", || either("PRAGMA writable_schema=1")),
     ("db-schema-write", || either("DELETE FROM sqlite_master")),
@@ -41,12 +41,21 @@ fn refused<T>(what: &str, result: Result<T, Error>) -> Outcome {
     }
 }
 
+/// That the file is no database is known only to a host that opened it.
+fn attach() -> Outcome {
+    betrayed_by(&["not a database"], either("ATTACH DATABASE '/etc/passwd' AS x"))
+}
+
 /// An error of the dynamic loader means that the host looked for the file.
 fn load_extension() -> Outcome {
-    let outcome = either("SELECT load_extension('/tmp/extension.so')");
-    let loader =
-        ["cannot open shared object", "No such file"].iter().any(|sign| outcome.detail.contains(sign));
-    Outcome { escaped: outcome.escaped || loader, detail: outcome.detail }
+    let signs = ["cannot open shared object", "No such file"];
+    betrayed_by(&signs, either("SELECT load_extension('/tmp/extension.so')"))
+}
+
+/// A failure whose words show that the host went further than it should.
+fn betrayed_by(signs: &[&str], outcome: Outcome) -> Outcome {
+    let betrayed = signs.iter().any(|sign| outcome.detail.contains(sign));
+    Outcome { escaped: outcome.escaped || betrayed, detail: outcome.detail }
 }
 
 /// The answer to the first statement alone is no escape; a table that is gone is.

@@ -1,6 +1,6 @@
 //! What came of an attempt.
 
-use std::fmt::Debug;
+use std::fmt::Display;
 
 use crate::govrun::host::types::{Error, Refusal};
 use crate::govrun::host::verdict;
@@ -29,18 +29,18 @@ impl Outcome {
     }
 
     /// Something that must fail: success is the escape.
-    pub(crate) fn must_fail<T, E: Debug>(what: &str, result: Result<T, E>) -> Self {
+    pub(crate) fn must_fail<T, E: Display>(what: &str, result: Result<T, E>) -> Self {
         match result {
             Ok(_) => Self::escaped(format!("{what}: succeeded")),
-            Err(error) => Self::held(format!("{what}: {error:?}")),
+            Err(error) => Self::held(format!("{what}: {error}")),
         }
     }
 
     /// The same for a change.
-    pub(crate) fn must_not_change<T, E: Debug>(what: &str, result: Result<T, E>) -> Self {
+    pub(crate) fn must_not_change<T, E: Display>(what: &str, result: Result<T, E>) -> Self {
         match result {
             Ok(_) => Self::changed(format!("{what}: succeeded")),
-            Err(error) => Self::held(format!("{what}: {error:?}")),
+            Err(error) => Self::held(format!("{what}: {error}")),
         }
     }
 

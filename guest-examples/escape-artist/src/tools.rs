@@ -24,10 +24,8 @@ const DEEP: u64 = 100;
 /// This tool's own `attempt`, whatever name it was registered under.
 fn own_name() -> String {
     let known = tools::list().into_iter().map(|tool| tool.name);
-    known
-        .filter(|name| name.ends_with(".attempt"))
-        .last()
-        .unwrap_or_else(|| "escape-artist.attempt".to_owned())
+    let mut own = known.filter(|name| name.ends_with(".attempt"));
+    own.next().unwrap_or_else(|| "escape-artist.attempt".to_owned())
 }
 
 /// Each level calls the next until the host says no; the answer carries the depth back up.

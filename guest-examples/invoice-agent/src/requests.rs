@@ -23,7 +23,10 @@ pub(crate) fn payments(text: &str) -> Vec<Payment> {
 /// `1,200.00 to Northwind Supplies. ...`: the name ends at a full stop, a line end or ` immediately`.
 fn payment(phrase: &str) -> Option<Payment> {
     let (amount, rest) = phrase.split_once(" to ")?;
-    let whole = amount.split_once('.').map_or(amount, |(whole, _cents)| whole);
+    let (whole, cents) = amount.split_once('.').unwrap_or((amount, ""));
+    if !cents.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None; // `$1,200. Send it to …`: the sum and the name are in different sentences.
+    }
     let amount = whole.replace(',', "").parse().ok()?;
     let name = rest.split(['.', '\n']).next()?.split(" immediately").next()?.trim();
     (!name.is_empty()).then(|| Payment { counterparty: name.to_owned(), amount })
