@@ -23,9 +23,8 @@ mod store;
 mod tests;
 
 pub use approvals::{
-    Approval, ApprovalId, BadSignature, Ballot, Choice, ConsumeError, Consumed, DecideError, Decided, Filter,
-    MAX_FIELDS, MAX_ROLES, MAX_SHOWN_BYTES, NewApproval, Principal, RequestError, State, Ticket, Vote,
-    approval_statement, verify_statement,
+    Approval, ApprovalId, Ballot, Choice, ConsumeError, Consumed, DecideError, Decided, Filter, MAX_FIELDS,
+    MAX_ROLES, MAX_SHOWN_BYTES, NewApproval, Principal, RequestError, State, Ticket, Vote,
 };
 pub use budgets::{MAX_BUDGETS_PER_CALL, MAX_KEY_BYTES, MAX_KEYS_PER_BUDGET, Reservation, Reserved};
 pub use error::StoreError;

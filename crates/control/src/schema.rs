@@ -77,7 +77,6 @@ CREATE TABLE votes (
     approver  TEXT NOT NULL,
     verdict   TEXT NOT NULL CHECK (verdict IN ('approve', 'deny')),
     role      TEXT NOT NULL,
-    statement BLOB NOT NULL,
     signature BLOB NOT NULL,
     comment   TEXT NOT NULL,
     at        INTEGER NOT NULL,

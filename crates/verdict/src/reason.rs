@@ -77,6 +77,8 @@ builtin! {
         "Nobody approved this call in time." "Ask again when an approver is there."
     ApprovalPending Escalate "APPROVAL-PENDING"
         "This call waits for an approval." "Approve or deny it with `govrun approvals`, then repeat the same call."
+    ApprovalInvalid Block "APPROVAL-INVALID"
+        "The approval of this call does not hold." "Ask again; the approval was forged, altered, or overtaken by a stricter policy."
     ApprovalQuota Block "APPROVAL-QUOTA"
         "This agent already has as many pending approvals as it may have." "Decide the pending ones with `govrun approvals list`."
     SandboxNoEgress Block "SANDBOX-NO-EGRESS"

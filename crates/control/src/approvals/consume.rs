@@ -2,8 +2,8 @@
 
 use govrun_verdict::Timestamp;
 
+use super::binding::binds;
 use super::decide::count;
-use super::statement::binds;
 use super::{Approval, ApprovalId, State, rows};
 use crate::error::StoreError;
 use crate::pool::Then;

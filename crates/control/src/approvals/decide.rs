@@ -5,7 +5,7 @@ use std::sync::Arc;
 use govrun_verdict::Timestamp;
 use rusqlite::params;
 
-use super::{Approval, ApprovalId, Choice, State, Vote, approval_statement, rows};
+use super::{Approval, ApprovalId, Choice, State, Vote, rows};
 use crate::budgets::micros;
 use crate::error::StoreError;
 use crate::pool::{Sql, Then};
@@ -20,9 +20,8 @@ pub struct Ballot {
     pub approver: String,
     /// The roles that the trust file gives this approver.
     pub roles: Vec<Arc<str>>,
-    /// The bytes that were signed: [`approval_statement`] of the approval and the choice.
-    pub statement: Vec<u8>,
-    /// Their ed25519 signature. Kept for the record; the caller verifies it against the trust file.
+    /// The approver's ed25519 signature of the answer, given at the time of [`Store::decide`]. Kept for the record; the
+    /// caller verifies it against the trust file.
     pub signature: [u8; 64],
     /// A remark, or empty. Not signed.
     pub comment: String,
@@ -58,9 +57,6 @@ pub enum DecideError {
     /// This approver decided already.
     #[error("this approver has already decided; another person is needed")]
     AlreadyVoted,
-    /// What was signed is not this approval and this choice.
-    #[error("the signed statement is not the one of this approval and choice")]
-    WrongStatement,
     /// The remark is too long.
     #[error("the comment is longer than {MAX_COMMENT_BYTES} bytes")]
     CommentTooLong,
@@ -115,9 +111,6 @@ fn eligible(approval: &Approval, ballot: &Ballot) -> Result<Arc<str>, DecideErro
     if approval.votes.iter().any(|vote| person(&vote.approver) == person(&ballot.approver)) {
         return Err(DecideError::AlreadyVoted);
     }
-    if ballot.statement != approval_statement(approval, ballot.choice) {
-        return Err(DecideError::WrongStatement);
-    }
     Ok(Arc::clone(role))
 }
 
@@ -156,14 +149,13 @@ fn add_vote(
         ballot.approver,
         ballot.choice.name(),
         role,
-        ballot.statement,
         ballot.signature.as_slice(),
         ballot.comment,
         micros(now)?,
     ];
     sql.run(
-        "INSERT INTO votes (approval, person, approver, verdict, role, statement, signature, comment, at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO votes (approval, person, approver, verdict, role, signature, comment, at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         values,
     )
     .map(drop)

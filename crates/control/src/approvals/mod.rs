@@ -10,13 +10,13 @@
 //! One row per approval, changed only inside a transaction that holds the write lock and is synced to the disk before
 //! it returns: of several deciders or consumers, in whatever process, one wins.
 
+mod binding;
 mod consume;
 mod decide;
 mod id;
 mod list;
 mod request;
 mod rows;
-mod statement;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -28,7 +28,6 @@ pub use decide::{Ballot, DecideError, Decided};
 pub use id::ApprovalId;
 pub use list::Filter;
 pub use request::{MAX_FIELDS, MAX_ROLES, MAX_SHOWN_BYTES, RequestError, Ticket};
-pub use statement::{BadSignature, approval_statement, verify_statement};
 
 /// For whom the approval is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -100,6 +99,13 @@ pub struct Approval {
 }
 
 impl Approval {
+    /// Salted commitment to everything of the approval that never changes: what its approvers sign their answer to, and
+    /// what the log shows of it. State and votes are not part of it.
+    #[must_use]
+    pub fn commitment(&self) -> [u8; 32] {
+        binding::commitment(self)
+    }
+
     /// Whether this approval asks for at least what `roles` and `need` ask for: its approvers are among those, and as
     /// many. A call whose policy changed while it waited may only use an approval that still satisfies it.
     #[must_use]
@@ -185,9 +191,7 @@ pub struct Vote {
     pub choice: Choice,
     /// The role by which the approver could decide.
     pub role: String,
-    /// The bytes that were signed, equal to [`approval_statement`] of the approval and the choice.
-    pub statement: Vec<u8>,
-    /// Their ed25519 signature. Not verified by the store: see [`verify_statement`].
+    /// The approver's ed25519 signature. Not verified by the store, which knows no keys.
     pub signature: [u8; 64],
     /// What the approver remarked. Not signed.
     pub comment: String,

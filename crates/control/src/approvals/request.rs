@@ -3,7 +3,7 @@
 use govrun_verdict::Timestamp;
 use rusqlite::params;
 
-use super::statement::{binding, binds};
+use super::binding::{binding, binds};
 use super::{Approval, ApprovalId, NewApproval, State, rows};
 use crate::budgets::micros;
 use crate::error::StoreError;

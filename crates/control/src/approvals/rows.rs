@@ -109,7 +109,7 @@ fn approval(row: &Row<'_>, now: Timestamp) -> rusqlite::Result<Approval> {
 
 fn votes(sql: &Sql<'_>, id: &ApprovalId) -> Result<Vec<Vote>> {
     sql.all(
-        "SELECT approver, verdict, role, statement, signature, comment, at FROM votes WHERE approval = ?1 \
+        "SELECT approver, verdict, role, signature, comment, at FROM votes WHERE approval = ?1 \
          ORDER BY person",
         [id.as_str()],
         |row| {
@@ -117,10 +117,9 @@ fn votes(sql: &Sql<'_>, id: &ApprovalId) -> Result<Vec<Vote>> {
                 approver: row.get(0)?,
                 choice: word(row, 1, Choice::from_name)?,
                 role: row.get(2)?,
-                statement: row.get(3)?,
-                signature: row.get(4)?,
-                comment: row.get(5)?,
-                at: time(row, 6)?,
+                signature: row.get(3)?,
+                comment: row.get(4)?,
+                at: time(row, 5)?,
             })
         },
     )

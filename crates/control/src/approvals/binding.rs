@@ -1,20 +1,14 @@
-//! What an approval is bound to, and what an approver signs.
+//! What an approval is bound to, and what an approver answers.
 //!
-//! Both are sequences of fields, each preceded by its length as 8 little-endian bytes and the first naming the purpose,
+//! Both are hashes of sequences of fields, each preceded by its length as 8 little-endian bytes and the first naming the purpose,
 //! so that no bytes can move between fields or from one purpose to the other.
 
-use ed25519_dalek::{Signature, VerifyingKey};
 use subtle::ConstantTimeEq as _;
 
-use super::{Approval, Choice};
+use super::Approval;
 
 const BINDING: &str = "govrun approval binding v1";
-const STATEMENT: &str = "govrun approval statement v1";
-
-/// A signature that is not one of this approver under this statement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the approver's signature does not verify")]
-pub struct BadSignature;
+const COMMITMENT: &str = "govrun approval commitment v1";
 
 #[derive(Default)]
 struct Fields(Vec<u8>);
@@ -52,16 +46,13 @@ pub(crate) fn binds(nonce: &[u8; 32], expected: &[u8; 32], call_encoding: &[u8])
     binding(nonce, call_encoding).ct_eq(expected).into()
 }
 
-/// The bytes that an approver signs: the choice and everything about the approval that never changes, including what
-/// was shown to the approver.
-#[must_use]
-pub fn approval_statement(approval: &Approval, choice: Choice) -> Vec<u8> {
+/// What an approver's signature is about: a salted commitment to everything of the approval that never changes, what was
+/// shown to the approver included. Without the nonce it cannot be tried out against guessed arguments.
+pub(crate) fn commitment(approval: &Approval) -> [u8; 32] {
     let mut fields = Fields::default();
     fields
-        .add(STATEMENT)
-        .add(choice.name())
+        .add(COMMITMENT)
         .add(approval.id.as_str())
-        .add(approval.nonce)
         .add(approval.binding)
         .add(approval.principal.agent.as_bytes())
         .list(approval.principal.tenant.as_slice(), |f, tenant| {
@@ -82,21 +73,5 @@ pub fn approval_statement(approval: &Approval, choice: Choice) -> Vec<u8> {
         .list(&approval.shown, |f, (name, value)| {
             f.add(name).add(value);
         });
-    fields.0
-}
-
-/// Verify an approver's ed25519 signature over [`approval_statement`] (RFC 8032, without the malleable and small-order
-/// cases).
-///
-/// # Errors
-/// When the key is not a point of the curve or the signature is not one of this statement under this key.
-pub fn verify_statement(
-    approval: &Approval,
-    choice: Choice,
-    public_key: &[u8; 32],
-    signature: &[u8; 64],
-) -> Result<(), BadSignature> {
-    let key = VerifyingKey::from_bytes(public_key).map_err(|_| BadSignature)?;
-    key.verify_strict(&approval_statement(approval, choice), &Signature::from_bytes(signature))
-        .map_err(|_| BadSignature)
+    *blake3::keyed_hash(&approval.nonce, &fields.0).as_bytes()
 }
