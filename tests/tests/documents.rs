@@ -7,10 +7,10 @@ mod common;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use common::{crates, files, none, root, text};
+use common::{binary, crates, files, none, root, text};
 use govrun_verdict::{BUILTIN_REASONS, Verdict};
 
 /// One command of a document: its first line's number, its text, and the exit code it promises.
@@ -66,18 +66,6 @@ fn script(steps: &[Step], govrun: &Path) -> String {
         writeln!(script, "{command}\ncode=$?; [ $code = {exit} ] || {{ {complain}; }}").unwrap();
     }
     script
-}
-
-/// The binary beside the test's own. It is there after `cargo test` or `cargo build`, which build the whole workspace.
-fn binary() -> PathBuf {
-    let me = std::env::current_exe().unwrap();
-    let path = me.ancestors().nth(2).unwrap().join("govrun");
-    assert!(
-        path.is_file(),
-        "{} is missing: run `cargo test` or `cargo build` of the whole workspace",
-        path.display()
-    );
-    path
 }
 
 /// A tree with what the commands use, to run them in.

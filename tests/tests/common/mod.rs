@@ -52,6 +52,18 @@ pub(crate) fn crates() -> Vec<String> {
     names
 }
 
+/// The binary beside the test's own. It is there after `cargo test` or `cargo build`, which build the whole workspace.
+pub(crate) fn binary() -> PathBuf {
+    let me = std::env::current_exe().unwrap();
+    let path = me.ancestors().nth(2).unwrap().join("govrun");
+    assert!(
+        path.is_file(),
+        "{} is missing: run `cargo test` or `cargo build` of the whole workspace",
+        path.display()
+    );
+    path
+}
+
 /// All of it at once, so that one run shows every finding.
 pub(crate) fn none(findings: &[String], advice: &str) {
     assert!(findings.is_empty(), "\n{}\n\n{advice}\n", findings.join("\n"));
