@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use govrun_audit::verify::Level;
+use govrun_control::Choice;
 
 use crate::audit::Places;
 use crate::exit::{Exit, Failure};
 use crate::state::{self, StateDir};
-use crate::{audit, call, inspect};
+use crate::{approvals, audit, call, inspect};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,6 +51,9 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Format::Human)]
         format: Format,
     },
+    /// Decide about calls that wait for a person.
+    #[command(subcommand)]
+    Approvals(ApprovalsCommand),
     /// Verify and show the signed log.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -67,6 +71,46 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Format::Human)]
         format: Format,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum ApprovalsCommand {
+    /// List the calls that wait.
+    List {
+        /// Also those that were decided, used or expired.
+        #[arg(long)]
+        all: bool,
+        /// How to print them.
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
+    },
+    /// Show one approval whole.
+    Show {
+        /// Its id, such as `apr-7k3m9q2x4v8n5`.
+        id: String,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
+    },
+    /// Let the call happen, once.
+    Approve(Ballot),
+    /// Refuse the call.
+    Deny(Ballot),
+}
+
+#[derive(Debug, Args)]
+struct Ballot {
+    /// The approval's id.
+    id: String,
+    /// Who decides: an approver of the trust file.
+    #[arg(long = "as")]
+    approver: String,
+    /// The approver's key. Default: `NAME.approver.key` beside the trust file.
+    #[arg(long)]
+    key: Option<PathBuf>,
+    /// A remark for the record.
+    #[arg(long, default_value = "")]
+    comment: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -118,6 +162,14 @@ enum KeysCommand {
         #[arg(long, default_value = "govrun.local/log")]
         origin: String,
     },
+    /// Make the key of an approver and list it in the trust file.
+    Approver {
+        /// Name of the person.
+        name: String,
+        /// A role it has, such as `treasury`; repeat for several.
+        #[arg(long = "role", required = true)]
+        roles: Vec<String>,
+    },
 }
 
 /// How results are printed.
@@ -146,6 +198,10 @@ impl Cli {
                     },
                 )
             }
+            Command::Approvals(command) => decide(&StateDir::find(self.state)?, &command),
+            Command::Keys(KeysCommand::Approver { name, roles }) => {
+                StateDir::find(self.state)?.add_approver(&name, roles)
+            }
             Command::Audit(AuditCommand::Verify { folder, trust, level }) => {
                 let places = places(self.state, folder, trust)?;
                 let level = match level {
@@ -170,6 +226,25 @@ impl Cli {
     }
 }
 
+fn decide(state: &StateDir, command: &ApprovalsCommand) -> Result<Exit, Failure> {
+    let (choice, ballot) = match command {
+        ApprovalsCommand::List { all, format } => return approvals::list(state, *all, *format),
+        ApprovalsCommand::Show { id, format } => return approvals::show(state, id, *format),
+        ApprovalsCommand::Approve(ballot) => (Choice::Approve, ballot),
+        ApprovalsCommand::Deny(ballot) => (Choice::Deny, ballot),
+    };
+    approvals::answer(
+        state,
+        &approvals::Answer {
+            id: &ballot.id,
+            choice,
+            approver: &ballot.approver,
+            key: ballot.key.as_deref(),
+            comment: &ballot.comment,
+        },
+    )
+}
+
 /// What was given, and the state directory's own for what was not.
 fn places(
     state: Option<PathBuf>,
@@ -182,7 +257,7 @@ fn places(
     let state = StateDir::find(state)?;
     Ok(Places {
         folder: folder.unwrap_or_else(|| state.audit()),
-        trust: trust.unwrap_or_else(|| state.keys().join("trust.toml")),
+        trust: trust.unwrap_or_else(|| state.trust()),
     })
 }
 

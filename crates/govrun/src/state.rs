@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use govrun_audit::{Clock, KeyStore, Log, SystemClock};
+use govrun_audit::{Approver, ApproverKey, Clock, KeyStore, Log, SystemClock, Trust};
 use govrun_control::Store;
 use govrun_host::{Gate, Runtime, Tool, Who};
 use govrun_policy::Policy;
@@ -34,6 +34,28 @@ impl StateDir {
 
     pub(crate) fn keys(&self) -> PathBuf {
         self.0.join("keys")
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Make the key of an approver and list it in the trust file.
+    pub(crate) fn add_approver(&self, name: &str, roles: Vec<String>) -> Result<Exit, Failure> {
+        self.load_keys()?;
+        let configuration = |e: &dyn std::fmt::Display| Failure::new(Exit::Configuration, e);
+        let mut trust = Trust::load(&self.trust()).map_err(|e| configuration(&e))?;
+        let key = ApproverKey::generate(&self.keys(), name).map_err(|e| configuration(&e))?;
+        let roles = roles.iter().map(|r| r.strip_prefix("role:").unwrap_or(r).to_owned()).collect();
+        trust.approvers.push(Approver { name: name.to_owned(), key: key.verifier().clone(), roles });
+        trust.save(&self.trust()).map_err(|e| configuration(&e))?;
+        println!("{} may approve; its key is in {}", name, self.keys().display());
+        Ok(Exit::Ok)
+    }
+
+    /// Who may approve, and whose logs to believe.
+    pub(crate) fn trust(&self) -> PathBuf {
+        self.keys().join("trust.toml")
     }
 
     pub(crate) fn audit(&self) -> PathBuf {
@@ -86,8 +108,10 @@ impl Session {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let unavailable = |e: &dyn std::fmt::Display| Failure::new(Exit::Dependency, e);
         let log = Log::open(&state.audit(), &keys, Arc::clone(&clock)).map_err(|e| unavailable(&e))?;
+        let trust = Trust::load(&state.trust()).map_err(|e| Failure::new(Exit::Configuration, e))?;
         let store = Store::open(&state.0).map_err(|e| unavailable(&e))?;
-        let gate = Gate::open(Arc::clone(&policy), log.clone(), store, clock).map_err(|e| unavailable(&e))?;
+        let gate =
+            Gate::open(Arc::clone(&policy), log.clone(), store, clock, trust).map_err(|e| unavailable(&e))?;
         let runtime =
             Runtime::new(tools.engine, gate, tools.list).map_err(|e| Failure::new(Exit::Runtime, e))?;
         Ok(Self { runtime, policy, log })

@@ -2,61 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod common;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-fn component(name: &str) -> String {
-    root().join("guest-examples/prebuilt").join(name).display().to_string()
-}
-
-fn govrun(state: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_govrun")).arg("--state").arg(state).args(args).output().unwrap()
-}
-
-fn call(state: &Path, policy: &Path, agent: &str, wasm: &str, call: &str) -> Output {
-    let policy = policy.display().to_string();
-    govrun(state, &["call", "--policy", &policy, "--agent", agent, &component(wasm), call])
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn records(state: &Path) -> Vec<serde_json::Value> {
-    let shown = govrun(state, &["audit", "show"]);
-    text(&shown.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn of_type(records: &[serde_json::Value], kind: &str) -> usize {
-    records.iter().filter(|r| r["t"] == kind).count()
-}
-
-/// The shipped policies with the ledger at another port.
-fn policies_with_ledger(folder: &Path, port: u16) -> PathBuf {
-    let copy = folder.join("policies");
-    for file in [
-        "govrun.toml",
-        "finance/agents.toml",
-        "finance/payments.toml",
-        "finance/lists/counterparties.txt",
-        "research/search.toml",
-    ] {
-        let content = std::fs::read_to_string(root().join("policies").join(file)).unwrap();
-        let content = content.replace("8901", &port.to_string());
-        let prebuilt = root().join("guest-examples").canonicalize().unwrap().display().to_string();
-        let content = content.replace("../guest-examples", &prebuilt);
-        let to = copy.join(file);
-        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        std::fs::write(to, content).unwrap();
-    }
-    copy
-}
+use common::{Ledger, call, govrun, of_type, policies_with_ledger, records, root, text};
 
 #[test]
 fn a_payment_to_an_unknown_counterparty_is_blocked_before_the_tool_runs() {
@@ -70,53 +18,19 @@ fn a_payment_to_an_unknown_counterparty_is_blocked_before_the_tool_runs() {
 }
 
 #[test]
-fn a_large_payment_is_escalated_and_does_not_happen() {
-    let state = tempfile::tempdir().unwrap();
-    let out = call(
-        state.path(),
-        &root().join("policies"),
-        "finance-1",
-        "payments.wasm",
-        r#"send("Northwind Supplies", 48000)"#,
-    );
-    assert_eq!(out.status.code(), Some(5), "{}", text(&out.stderr));
-    assert_eq!(of_type(&records(state.path()), "outcome"), 0);
-}
-
-#[test]
 fn a_permitted_payment_reaches_the_ledger_once_as_it_was_decided() {
     let state = tempfile::tempdir().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let policies = policies_with_ledger(state.path(), listener.local_addr().unwrap().port());
-    let ledger = std::thread::spawn(move || {
-        let (stream, _) = listener.accept().unwrap();
-        let mut reader = BufReader::new(stream.try_clone().unwrap());
-        let mut head = String::new();
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line).unwrap();
-            if let Some(n) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = n.trim().parse().unwrap();
-            }
-            if line == "\r\n" {
-                break;
-            }
-            head.push_str(&line);
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).unwrap();
-        let mut stream = stream;
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\nref-77").unwrap();
-        (head, text(&body))
-    });
+    let ledger = Ledger::start();
+    let policies = policies_with_ledger(state.path(), ledger.port);
     let out =
         call(state.path(), &policies, "finance-1", "payments.wasm", r#"send("Northwind Supplies", 1200)"#);
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
     assert!(text(&out.stdout).contains("ref-77"));
-    let (head, body) = ledger.join().unwrap();
+    let seen = ledger.seen();
+    assert_eq!(seen.len(), 1);
+    let (head, body) = &seen[0];
     assert!(head.starts_with("POST /payments HTTP/1.1\r\n"), "{head}");
-    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!((&body["counterparty"], &body["amount"]), (&"Northwind Supplies".into(), &1200.into()));
 }
 

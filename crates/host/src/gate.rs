@@ -3,21 +3,25 @@
 use std::sync::Arc;
 
 use govrun_audit::{
-    Clock, DecisionEntry, Inputs, Log, OutcomeEntry, OutcomeStatus, PolicyLoadEntry, Receipt,
+    ApprovalEvent, Clock, DecisionEntry, Inputs, Log, OutcomeEntry, OutcomeStatus, PolicyLoadEntry, Receipt,
+    Trust,
 };
-use govrun_control::{Reservation, Reserved, Store};
+use govrun_control::{Approval, ApprovalId, Reservation, Reserved, State, Store, Ticket};
 use govrun_policy::{Context, Policy};
 use govrun_verdict::{
     BudgetLevel, Builtin, Call, Decision, DecisionId, Disclosure, Durability, Mode, Obligations, Refusal,
     RuleId, Severity, Timestamp, Verdict,
 };
 
+use crate::approval::{POLL, encode};
 use crate::grant::{Grant, Outcome};
+use crate::pause::{Pause, Waiting};
 
 /// The policy enforcement point's decision path. One per process; shared by all calls.
 pub struct Gate {
     policy: Arc<Policy>,
     store: Store,
+    trust: Trust,
     ledger: Arc<Ledger>,
 }
 
@@ -38,7 +42,7 @@ struct Settled {
 }
 
 impl Gate {
-    /// A gate over a loaded policy, an open log and an open store. Archives the policy with the log and records that it
+    /// A gate over a loaded policy, an open log and an open store; `trust` says who may approve. Archives the policy with the log and records that it
     /// came into force.
     ///
     /// # Errors
@@ -48,10 +52,11 @@ impl Gate {
         log: Log,
         store: Store,
         clock: Arc<dyn Clock>,
+        trust: Trust,
     ) -> Result<Arc<Self>, govrun_audit::AppendError> {
         log.archive_policy(policy.epoch(), policy.bundle())?;
         log.policy_load(&PolicyLoadEntry { epoch: policy.epoch(), previous: None, env: policy.env() })?;
-        Ok(Arc::new(Self { policy, store, ledger: Arc::new(Ledger { log, clock }) }))
+        Ok(Arc::new(Self { policy, store, trust, ledger: Arc::new(Ledger { log, clock }) }))
     }
 
     /// The policy in force.
@@ -66,20 +71,137 @@ impl Gate {
         self.policy.env()
     }
 
-    /// Decide, charge and record one call. A grant is the only way on.
+    pub(crate) const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) const fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.ledger.log
+    }
+
+    /// Decide, charge and record one call. A grant is the only way on. While an escalated call waits for its approval, the
+    /// clocks of `pauses` stand still.
     ///
     /// # Errors
-    /// Why not, for the caller: throttled, escalated, blocked, or something on the path itself failed.
-    pub fn admit(&self, call: &Call, bounds: Option<&Obligations>) -> Result<Grant, Refusal> {
-        let settled = self.settle(call, bounds)?;
-        let receipt = match self.record(call, bounds, &settled) {
-            Ok(receipt) => receipt,
-            Err(refusal) => {
-                self.refund(settled.reservation.as_ref());
-                return Err(refusal);
-            }
+    /// Why not, for the caller: throttled, denied, expired, blocked, or something on the path itself failed.
+    pub(crate) async fn admit(
+        &self,
+        call: &Call,
+        bounds: Option<&Obligations>,
+        pauses: &[Arc<Pause>],
+    ) -> Result<Grant, Refusal> {
+        let ticket = match self.enter(call, bounds)? {
+            Entered::Granted(grant) => return Ok(*grant),
+            Entered::Escalated(ticket, _) => ticket,
         };
-        self.answer(call, settled, receipt)
+        let waiting = Waiting::begin(pauses);
+        let ended = self.decided(&ticket.approval.id).await;
+        drop(waiting);
+        match ended {
+            Ok(()) => self.redeem(call, bounds, &ticket.approval.id),
+            Err(reason) => Err(self.refuse(call, bounds, reason)),
+        }
+    }
+
+    /// The same without waiting: an escalated call is refused with the ticket of its approval, and permitted when it comes
+    /// again after the approval was given.
+    ///
+    /// # Errors
+    /// As [`Self::admit`].
+    pub(crate) fn admit_now(&self, call: &Call, bounds: Option<&Obligations>) -> Result<Grant, Refusal> {
+        match self.enter(call, bounds)? {
+            Entered::Granted(grant) => Ok(*grant),
+            Entered::Escalated(ticket, refusal) if ticket.approval.state == State::Pending => Err(*refusal),
+            Entered::Escalated(ticket, _) => self.redeem(call, bounds, &ticket.approval.id),
+        }
+    }
+
+    fn enter(&self, call: &Call, bounds: Option<&Obligations>) -> Result<Entered, Refusal> {
+        let settled = self.settle(call, bounds, None)?;
+        let receipt = self.recorded(call, bounds, &settled)?;
+        if settled.decision.verdict != Verdict::Escalate {
+            return self.answer(call, &settled, receipt).map(|grant| Entered::Granted(Box::new(grant)));
+        }
+        let ticket = self
+            .ask(call, &settled.decision, receipt.id(), settled.now)
+            .map_err(|reason| self.refuse(call, bounds, reason))?;
+        let told =
+            Refusal { ticket: Some(ticket.approval.id.to_string()), ..refusal(&settled, receipt.id()) };
+        tracing::info!(target: "govrun::approval", ticket = %ticket.approval.id, decision = %receipt.id(), "waits for an approval");
+        Ok(Entered::Escalated(Box::new(ticket), Box::new(told)))
+    }
+
+    /// Wait until the approval is no longer pending.
+    async fn decided(&self, id: &ApprovalId) -> Result<(), Builtin> {
+        loop {
+            let now = self.ledger.clock.now().map_err(|_| Builtin::ClockUnavailable)?;
+            match self.store.status(id, now) {
+                Ok(Some(State::Pending)) => tokio::time::sleep(POLL).await,
+                Ok(Some(State::Approved | State::Denied | State::Expired | State::Consumed)) => return Ok(()),
+                Ok(None) => return Err(Builtin::ApprovalInvalid),
+                Err(error) => {
+                    tracing::error!(%error, "the approval could not be looked up");
+                    return Err(Builtin::StoreUnavailable);
+                }
+            }
+        }
+    }
+
+    /// Use a decided approval for exactly this call: re-evaluated, verified, consumed once, recorded, and only then granted.
+    fn redeem(&self, call: &Call, bounds: Option<&Obligations>, id: &ApprovalId) -> Result<Grant, Refusal> {
+        let approval = self.usable(id).map_err(|reason| self.refuse(call, bounds, reason))?;
+        let settled = self.settle(call, bounds, Some(&approval))?;
+        let permitted = matches!(settled.decision.verdict, Verdict::Allow | Verdict::Sandbox);
+        if permitted && let Err(reason) = self.spend(call, &approval) {
+            self.refund(settled.reservation.as_ref());
+            return Err(self.refuse(call, bounds, reason));
+        }
+        let receipt = self.recorded(call, bounds, &settled)?;
+        let used_by = Some(receipt.id());
+        if permitted && !self.record_approval(&approval, ApprovalEvent::Consumed, None, used_by) {
+            self.refund(settled.reservation.as_ref());
+            return Err(unrecorded(Builtin::AuditUnavailable));
+        }
+        self.answer(call, &settled, receipt)
+    }
+
+    /// The approval, when it was given and neither used nor expired.
+    fn usable(&self, id: &ApprovalId) -> Result<Approval, Builtin> {
+        let now = self.ledger.clock.now().map_err(|_| Builtin::ClockUnavailable)?;
+        let unavailable = |error| {
+            tracing::error!(%error, "the approval could not be read");
+            Builtin::StoreUnavailable
+        };
+        let approval = self.store.get(id, now).map_err(unavailable)?.ok_or(Builtin::ApprovalInvalid)?;
+        match approval.state {
+            State::Approved => Ok(approval),
+            State::Pending => Err(Builtin::ApprovalPending),
+            State::Consumed => Err(Builtin::ApprovalInvalid),
+            State::Denied => {
+                self.record_end(&approval);
+                Err(Builtin::ApprovalDenied)
+            }
+            State::Expired => {
+                // Each expired approval is handed out once over all processes, so it is recorded once.
+                for expired in self.store.expire_due(now).map_err(unavailable)? {
+                    self.record_end(&expired);
+                }
+                Err(Builtin::ApprovalExpired)
+            }
+        }
+    }
+
+    fn spend(&self, call: &Call, approval: &Approval) -> Result<(), Builtin> {
+        let now = self.ledger.clock.now().map_err(|_| Builtin::ClockUnavailable)?;
+        self.verified(approval, approval.need)?;
+        self.store.consume(&approval.id, &encode(call), now).map(drop).map_err(|error| {
+            tracing::warn!(%error, ticket = %approval.id, "an approval was not used");
+            Builtin::ApprovalInvalid
+        })
     }
 
     /// Record a refusal of the host's own, for something that policy does not decide.
@@ -101,11 +223,19 @@ impl Gate {
         }
     }
 
-    fn settle(&self, call: &Call, bounds: Option<&Obligations>) -> Result<Settled, Refusal> {
+    fn settle(
+        &self,
+        call: &Call,
+        bounds: Option<&Obligations>,
+        approval: Option<&Approval>,
+    ) -> Result<Settled, Refusal> {
         let now = self.ledger.clock.now().map_err(|_| unrecorded(Builtin::ClockUnavailable))?;
         let started = std::time::Instant::now();
         let mut decision = self.policy.decide(call, &Context { now, bounds });
         let decide_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        if let Some(approval) = approval {
+            approve(&mut decision, approval);
+        }
         let mut levels = Vec::new();
         let mut reservation = None;
         let mut retry_after_ms = None;
@@ -130,6 +260,16 @@ impl Gate {
             }
         }
         Ok(Settled { decision, now, levels, reservation, retry_after_ms, decide_ns })
+    }
+
+    /// The receipt, or the charge given back.
+    fn recorded(
+        &self,
+        call: &Call,
+        bounds: Option<&Obligations>,
+        settled: &Settled,
+    ) -> Result<Receipt, Refusal> {
+        self.record(call, bounds, settled).inspect_err(|_| self.refund(settled.reservation.as_ref()))
     }
 
     fn record(
@@ -162,7 +302,7 @@ impl Gate {
         Ok(receipt)
     }
 
-    fn answer(&self, call: &Call, settled: Settled, receipt: Receipt) -> Result<Grant, Refusal> {
+    fn answer(&self, call: &Call, settled: &Settled, receipt: Receipt) -> Result<Grant, Refusal> {
         match settled.decision.verdict {
             Verdict::Allow | Verdict::Sandbox => Ok(Grant::mint(
                 receipt,
@@ -173,7 +313,7 @@ impl Gate {
                 self.ledger.clock.monotonic_us(),
                 Arc::clone(&self.ledger),
             )),
-            Verdict::Throttle | Verdict::Escalate | Verdict::Block => Err(refusal(&settled, receipt.id())),
+            Verdict::Throttle | Verdict::Escalate | Verdict::Block => Err(refusal(settled, receipt.id())),
         }
     }
 
@@ -240,11 +380,31 @@ impl Ledger {
     }
 }
 
+/// What became of a call at the gate.
+enum Entered {
+    Granted(Box<Grant>),
+    /// It has an approval, pending or already given, and this is what a caller who will not wait is told.
+    Escalated(Box<Ticket>, Box<Refusal>),
+}
+
 /// What an outcome needs to know of its grant.
 pub(crate) struct GrantRef<'a> {
     pub(crate) decision: DecisionId,
     pub(crate) disclosure: &'a Arc<Disclosure>,
     pub(crate) started_us: u64,
+}
+
+/// An approval turns an escalation, and nothing else, into what the other matching rules permit. A block that was added
+/// meanwhile stays a block, and an approval that asks for less than the policy does now is not enough.
+fn approve(decision: &mut Decision, approval: &Approval) {
+    if decision.verdict != Verdict::Escalate {
+        return;
+    }
+    let enough = decision.escalate.as_ref().is_some_and(|e| approval.satisfies(&e.roles, e.need));
+    if !enough {
+        return block(decision, Builtin::ApprovalInvalid);
+    }
+    decision.verdict = if decision.obligations.sandbox.is_some() { Verdict::Sandbox } else { Verdict::Allow };
 }
 
 fn throttle(decision: &mut Decision, budget: &str) {

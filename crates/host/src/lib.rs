@@ -1,6 +1,7 @@
 //! The policy enforcement point: components are loaded only when every import is governed, and every effect takes a
 //! grant that exists only for a recorded decision.
 
+mod approval;
 pub mod arguments;
 pub mod component;
 pub mod coverage;
@@ -12,11 +13,13 @@ mod grant;
 mod imports;
 pub mod json;
 mod limiter;
+mod pause;
 mod plain;
 mod runtime;
 mod scope;
 pub mod value;
 
+pub use approval::statement as approval_statement;
 pub use databases::DatabaseOffers;
 pub use engine::engine;
 pub use gate::Gate;

@@ -18,6 +18,7 @@ use crate::gate::Gate;
 use crate::grant::{Grant, Outcome};
 use crate::imports;
 use crate::limiter::{DEFAULT_MEMORY_BYTES, Limiter};
+use crate::pause::within;
 use crate::plain::{self, WasiState};
 use crate::scope::{MAX_DEPTH, Scope};
 
@@ -256,8 +257,10 @@ impl Runtime {
         if depth > MAX_DEPTH {
             return Err(CallError::refused(self.gate.refuse(&call, bounds, Builtin::LimitDepth)));
         }
-        let grant = self.gate.admit(&call, bounds).map_err(CallError::refused)?;
-        self.run(tool, function, &call, grant, depth, arguments.into_vals()).await
+        let pauses = outer.map_or(&[][..], |scope| scope.pauses());
+        let grant = self.gate.admit(&call, bounds, pauses).await.map_err(CallError::refused)?;
+        let scope = Scope::enter(&self.gate, &call, &grant, depth, pauses);
+        self.run(tool, function, &scope, grant, arguments.into_vals()).await
     }
 
     fn function(&self, tool: &Tool, function: &str) -> Result<ComponentFunc, CallError> {
@@ -304,27 +307,25 @@ impl Runtime {
         self: &Arc<Self>,
         tool: &Tool,
         function: &str,
-        call: &Call,
+        scope: &Arc<Scope>,
         grant: Grant,
-        depth: u8,
         params: Vec<Val>,
     ) -> Result<Answer, CallError> {
-        let scope = Scope::enter(&self.gate, call, &grant, depth);
         let fuel = scope.bounds().fuel.map_or(DEFAULT_FUEL, NonZeroU64::get);
         let deadline =
             scope.bounds().deadline_ms.map_or(DEFAULT_DEADLINE, |ms| Duration::from_millis(ms.get()));
-        let mut store = self.store(tool, &scope, fuel);
-        let ended = tokio::time::timeout(deadline, self.invoke(&mut store, tool, function, params)).await;
+        let mut store = self.store(tool, scope, fuel);
+        let ended = within(deadline, scope.pause(), self.invoke(&mut store, tool, function, params)).await;
         let used = fuel.saturating_sub(store.get_fuel().unwrap_or(0));
         let outcome = Outcome { fuel: used, absorbed: store.data_mut().absorbed(), ..Outcome::ok() };
         let (reason, detail) = match ended {
-            Ok(Ok(value)) => return Ok(succeed(grant, &scope, outcome, value, store.into_data())),
-            Ok(Err(error)) => classify(&error, store.data().limiter.refused()),
-            Err(_) => (Builtin::LimitDeadline, "the deadline passed".to_owned()),
+            Some(Ok(value)) => return Ok(succeed(grant, scope, outcome, value, store.into_data())),
+            Some(Err(error)) => classify(&error, store.data().limiter.refused()),
+            None => (Builtin::LimitDeadline, "the deadline passed".to_owned()),
         };
         // The store is dead after a trap or a cancelled call; its held grants end here, before the call's own outcome.
         drop(store);
-        Err(fail(grant, &scope, outcome, reason, detail))
+        Err(fail(grant, scope, outcome, reason, detail))
     }
 
     fn store(self: &Arc<Self>, tool: &Tool, scope: &Arc<Scope>, fuel: u64) -> Store<CallState> {

@@ -9,6 +9,7 @@ use govrun_verdict::{
 
 use crate::gate::Gate;
 use crate::grant::Grant;
+use crate::pause::Pause;
 use crate::runtime::Who;
 
 /// Most host calls of one tool call. Each writes records, so a guest without this bound could flood the log.
@@ -30,14 +31,26 @@ pub struct Scope {
     bounds: Obligations,
     depth: u8,
     host_calls: AtomicU64,
+    pause: Arc<Pause>,
+    // Its own and those of the calls it runs inside.
+    pauses: Vec<Arc<Pause>>,
     last_refusal: Mutex<Option<Refusal>>,
 }
 
 impl Scope {
     /// The scope of a call that `grant` permits: its host calls are bound by the grant's obligations.
     #[must_use]
-    pub fn enter(gate: &Arc<Gate>, call: &Call, grant: &Grant, depth: u8) -> Arc<Self> {
+    pub(crate) fn enter(
+        gate: &Arc<Gate>,
+        call: &Call,
+        grant: &Grant,
+        depth: u8,
+        outer: &[Arc<Pause>],
+    ) -> Arc<Self> {
+        let pause: Arc<Pause> = Arc::default();
         Arc::new(Self {
+            pauses: std::iter::once(&pause).chain(outer).cloned().collect(),
+            pause,
             gate: Arc::clone(gate),
             agent: Arc::clone(&call.agent),
             session: Arc::clone(&call.session),
@@ -50,26 +63,30 @@ impl Scope {
         })
     }
 
-    /// Decide and record one host call, without waiting: an escalation is refused and leaves its approval to be asked for.
+    /// Decide and record one host call; an escalated one waits for its approval, and the call's deadline with it.
     ///
     /// # Errors
     /// The refusal, which is also kept as [`Self::last_refusal`].
-    pub fn admit_now(self: &Arc<Self>, operation: Operation) -> Result<Grant, Refusal> {
+    pub async fn admit(self: &Arc<Self>, operation: Operation) -> Result<Grant, Refusal> {
         let call = self.call(operation);
-        let answer = if self.over_budget() {
-            Err(self.gate.refuse(&call, Some(&self.bounds), Builtin::LimitHostCalls))
-        } else {
-            self.gate.admit(&call, Some(&self.bounds))
+        let answer = match self.over_budget(&call) {
+            Some(refusal) => Err(refusal),
+            None => self.gate.admit(&call, Some(&self.bounds), &self.pauses).await,
         };
         self.remember(answer)
     }
 
-    /// The same for host calls that may take their time.
+    /// The same without waiting, for host calls that cannot: an escalation is refused with its ticket.
     ///
     /// # Errors
-    /// As [`Self::admit_now`].
-    pub async fn admit(self: &Arc<Self>, operation: Operation) -> Result<Grant, Refusal> {
-        self.admit_now(operation)
+    /// As [`Self::admit`].
+    pub fn admit_now(self: &Arc<Self>, operation: Operation) -> Result<Grant, Refusal> {
+        let call = self.call(operation);
+        let answer = match self.over_budget(&call) {
+            Some(refusal) => Err(refusal),
+            None => self.gate.admit_now(&call, Some(&self.bounds)),
+        };
+        self.remember(answer)
     }
 
     /// Record a refusal that the host itself makes after a permitted decision, such as a path that led elsewhere.
@@ -150,8 +167,19 @@ impl Scope {
         }
     }
 
-    fn over_budget(&self) -> bool {
-        self.host_calls.fetch_add(1, Ordering::Relaxed) >= MAX_HOST_CALLS
+    fn over_budget(&self, call: &Call) -> Option<Refusal> {
+        let over = self.host_calls.fetch_add(1, Ordering::Relaxed) >= MAX_HOST_CALLS;
+        over.then(|| self.gate.refuse(call, Some(&self.bounds), Builtin::LimitHostCalls))
+    }
+
+    /// What the call's own clock does not count.
+    pub(crate) fn pause(&self) -> &Pause {
+        &self.pause
+    }
+
+    /// The clocks that stand still while something in this call waits.
+    pub(crate) fn pauses(&self) -> &[Arc<Pause>] {
+        &self.pauses
     }
 
     fn remember(&self, answer: Result<Grant, Refusal>) -> Result<Grant, Refusal> {

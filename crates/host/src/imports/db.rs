@@ -1,5 +1,7 @@
 //! `govrun:host/db`: one SQL statement at a time against an offered database, by label.
 
+use std::sync::Arc;
+
 use govrun_audit::{Absorbed, AbsorbedKind};
 use govrun_verdict::{Builtin, DbLimits, DbOp, Operation};
 use wasmtime::component::Resource;
@@ -37,7 +39,7 @@ impl db::HostConnection for CallState {
         sql: String,
         params: Vec<db::Value>,
     ) -> Result<db::Rows, GuestError> {
-        let outcome = self.statement(DbOp::Query, &connection, sql, params)?;
+        let outcome = self.statement(DbOp::Query, &connection, sql, params).await?;
         let rows = outcome.rows.into_iter().map(|row| row.into_iter().map(to_guest).collect()).collect();
         Ok(db::Rows { columns: outcome.columns, rows })
     }
@@ -48,7 +50,7 @@ impl db::HostConnection for CallState {
         sql: String,
         params: Vec<db::Value>,
     ) -> Result<u64, GuestError> {
-        Ok(self.statement(DbOp::Execute, &connection, sql, params)?.changed)
+        Ok(self.statement(DbOp::Execute, &connection, sql, params).await?.changed)
     }
 
     async fn drop(&mut self, connection: Resource<Connection>) -> wasmtime::Result<()> {
@@ -58,7 +60,7 @@ impl db::HostConnection for CallState {
 }
 
 impl CallState {
-    fn statement(
+    async fn statement(
         &mut self,
         op: DbOp,
         connection: &Resource<Connection>,
@@ -70,7 +72,8 @@ impl CallState {
         if !self.databases.offers(&label) {
             return Err(self.scope().refuse(operation, Builtin::DbUnknown).into());
         }
-        let grant = self.scope().admit_now(operation)?;
+        let scope = Arc::clone(self.scope());
+        let grant = scope.admit(operation).await?;
         let params: Vec<SqlValue> = params.into_iter().map(from_guest).collect();
         self.execute_granted(grant, &label, &params)
     }

@@ -27,7 +27,7 @@ impl net::Host for CallState {
             return Err(self.scope().refuse(nowhere(), Builtin::NetTargetInvalid).into());
         };
         let scope = Arc::clone(self.scope());
-        let request = scope.admit_now(Operation::HttpRequest(target.clone()))?;
+        let request = scope.admit(Operation::HttpRequest(target.clone())).await?;
         let (connection, address) = match connectable(&scope, &target).await {
             Ok(found) => found,
             Err(error) => {
@@ -71,7 +71,7 @@ async fn connectable(scope: &Arc<Scope>, target: &HttpTarget) -> Result<(Grant, 
     let mut chosen = None;
     for ip in addresses {
         let operation = Operation::NetConnect { host: target.host.clone(), ip, port: target.port };
-        let grant = scope.admit_now(operation)?;
+        let grant = scope.admit(operation).await?;
         match chosen {
             None => chosen = Some((grant, SocketAddr::new(ip, target.port))),
             Some(_) => grant.finish(&Outcome { note: Some("another address was used"), ..Outcome::ok() }),
