@@ -1,6 +1,6 @@
 //! Escalation through real processes: one waits, another decides, and the payment happens at most once.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;
 
