@@ -1,7 +1,5 @@
 //! The main path through the real binary: real components, real policies, a real log.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod common;
 
 use common::{Ledger, call, govrun, of_type, policies_with_ledger, records, root, text};
