@@ -113,17 +113,14 @@ pub fn includes(index: u64, size: u64, leaf: Hash, proof: &[Hash], root: &Hash) 
 }
 
 /// Whether `proof` shows that the tree of `new` leaves begins with all leaves of the tree of `old` (RFC 9162, 2.1.4.2).
+/// An empty old tree proves nothing and is refused.
 #[must_use]
 pub fn extends(old: u64, new: u64, old_root: &Hash, new_root: &Hash, proof: &[Hash]) -> bool {
-    if old > new {
+    if old == 0 || old > new {
         return false;
     }
     if old == new {
         return proof.is_empty() && old_root == new_root;
-    }
-    if old == 0 {
-        // Every tree extends the empty one; there is nothing a proof could add.
-        return proof.is_empty() && *old_root == Tree::default().root();
     }
     let mut path = proof.iter();
     let first = if old.is_power_of_two() { Some(old_root) } else { path.next() };

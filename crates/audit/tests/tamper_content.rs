@@ -1,9 +1,11 @@
 //! Attacks on what a finished log says: every one of them must be seen, and be called by its name.
 #![allow(
     clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::as_conversions,
+    clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::as_conversions,
     reason = "tests fail by panicking"
 )]
 

@@ -5,6 +5,7 @@
 //! and is read without a JSON parser; the body is one typed struct per record type.
 
 pub mod body;
+mod decision;
 mod error;
 mod frame;
 mod scalar;

@@ -99,7 +99,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// `N` bytes as `2·N` lower-case hexadecimal digits; `N` is at most 64.
+/// `N` bytes as `2·N` lower-case hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hex<const N: usize>(pub [u8; N]);
 
@@ -109,25 +109,41 @@ impl<const N: usize> fmt::Display for Hex<N> {
     }
 }
 
+/// The value of a lower-case hexadecimal digit; 0xff for every other byte.
+const fn digit(byte: u8) -> u8 {
+    match byte {
+        b'0'..=b'9' => byte - b'0',
+        b'a'..=b'f' => byte - b'a' + 10,
+        _ => 0xff,
+    }
+}
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 impl<const N: usize> Hex<N> {
     /// Parse exactly `2·N` lower-case digits.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
-        if text.iter().any(u8::is_ascii_uppercase) {
+        let (pairs, rest) = text.as_chunks::<2>();
+        if pairs.len() != N || !rest.is_empty() {
             return None;
         }
         let mut bytes = [0; N];
-        hex::decode_to_slice(text, &mut bytes).ok()?;
-        Some(Self(bytes))
+        let mut seen = 0;
+        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+            let (high, low) = (digit(*high), digit(*low));
+            seen |= high | low;
+            *byte = (high << 4) | (low & 0x0f);
+        }
+        // A digit has a value below 16; one byte that is none leaves a high bit behind.
+        (seen < 16).then_some(Self(bytes))
     }
 
     /// Append the digits.
     pub fn push_to(&self, out: &mut Vec<u8>) {
-        let mut digits = [0_u8; 128];
-        if let Some(digits) = digits.get_mut(..2 * N)
-            && hex::encode_to_slice(self.0, digits).is_ok()
-        {
-            out.extend_from_slice(digits);
+        let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'?');
+        for byte in self.0 {
+            out.extend_from_slice(&[digit(byte >> 4), digit(byte & 0x0f)]);
         }
     }
 }
@@ -140,24 +156,23 @@ impl<const N: usize> Serialize for Hex<N> {
     }
 }
 
-impl<'de> Visitor<'de> for HexVisitor {
-    type Value = Vec<u8>;
+struct HexVisitor<const N: usize>;
+
+impl<const N: usize> Visitor<'_> for HexVisitor<N> {
+    type Value = Hex<N>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("lower-case hexadecimal digits")
+        write!(f, "{} lower-case hexadecimal digits", 2 * N)
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Vec<u8>, E> {
-        Ok(text.as_bytes().to_vec())
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Hex<N>, E> {
+        Hex::parse(text.as_bytes()).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
     }
 }
 
-struct HexVisitor;
-
 impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let digits = d.deserialize_str(HexVisitor)?;
-        Self::parse(&digits).ok_or_else(|| D::Error::custom(format!("not {} lower-case hex digits", 2 * N)))
+        d.deserialize_str(HexVisitor)
     }
 }
 

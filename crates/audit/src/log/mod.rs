@@ -214,8 +214,6 @@ impl Handle {
         let body = encode::plain_body(&body)?;
         let result = self.writer.append(Kind::Close, &body, Durability::Disk);
         let result = result.and_then(|_| self.writer.seal_synced());
-        let result = result
-            .and_then(|()| self.writer.file.sync().map_err(|e| AppendError::Failed(e.to_string().into())));
         self.writer.lock()?.closed = true;
         self.writer.stop_threads();
         self.let_go();

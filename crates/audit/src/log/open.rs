@@ -228,7 +228,6 @@ impl Opener<'_> {
             Durability::Disk,
         )?;
         writer.seal_synced()?;
-        writer.file.sync().map_err(|e| AppendError::Failed(e.to_string().into()))?;
         Ok(())
     }
 

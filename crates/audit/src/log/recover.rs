@@ -93,14 +93,8 @@ pub(super) fn resume(
         match find_anchor(&pieces, key) {
             Found::Anchor(chain, next) => return go_on(file, dir, key, now, *chain, &pieces, next),
             Found::Damaged(at, what) => return Err(RecoverError::damaged(count_lines(file, at)?, at, what)),
-            Found::NotHere if start == 0 => {
-                return Err(RecoverError::damaged(
-                    1,
-                    0,
-                    "there is no valid seal of this log's key, or what it covers is gone",
-                ));
-            }
-            Found::NotHere => window = window.saturating_mul(4),
+            Found::NotHere(what) if start == 0 => return Err(RecoverError::damaged(1, 0, what)),
+            Found::NotHere(_) => window = window.saturating_mul(4),
         }
     }
 }
@@ -135,18 +129,31 @@ enum Found {
     /// The chain after the anchoring seal, and the index of the piece after it.
     Anchor(Box<Chain>, usize),
     Damaged(u64, String),
-    NotHere,
+    NotHere(String),
 }
 
 /// The anchor is the last seal of the size that the last valid seal says is on disk.
 fn find_anchor(pieces: &[Piece<'_>], key: &VerifierKey) -> Found {
     let mut seals =
         pieces.iter().enumerate().rev().filter_map(|(i, p)| seal_in(p, key).map(|seal| (i, seal)));
-    let Some((last, newest)) = seals.next() else { return Found::NotHere };
+    let Some((last, newest)) = seals.next() else {
+        return Found::NotHere("there is no seal of this log's key".into());
+    };
     let synced = newest.synced.0;
+    if synced == 0 {
+        // Nothing but the making of the log, which begins with the file.
+        return match pieces.first() {
+            Some(first) if first.at == 0 => Found::Anchor(Box::new(Chain::start()), 0),
+            Some(_) | None => Found::NotHere("the beginning of the log is missing".into()),
+        };
+    }
     let anchor =
         if newest.size.0 == synced { Some((last, newest)) } else { seals.find(|(_, s)| s.size.0 == synced) };
-    let Some((index, seal)) = anchor else { return Found::NotHere };
+    let Some((index, seal)) = anchor else {
+        return Found::NotHere(format!(
+            "the seal over {synced} records, which was on disk, is missing or altered"
+        ));
+    };
     let Some(tree) = seal.tree().filter(|tree| tree.root() == seal.root.0) else {
         let at = pieces.get(index).map_or(0, |p| p.at);
         return Found::Damaged(at, "the compact range of the seal is not that of its root".into());
@@ -162,7 +169,7 @@ fn find_anchor(pieces: &[Piece<'_>], key: &VerifierKey) -> Found {
             Found::Anchor(chain, index + 1)
         }
         Before::Damaged(at, what) => Found::Damaged(at, what),
-        Before::NotHere => Found::NotHere,
+        Before::NotHere => Found::NotHere(format!("record {} is missing", synced - 1)),
     }
 }
 

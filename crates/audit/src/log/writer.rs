@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) unsynced_since: Option<Instant>,
     pub(super) unsealed_since: Option<Instant>,
     pub(super) sealing: bool,
+    /// Whether the last seal covered more than one record.
+    pub(super) shared: bool,
     pub(super) syncing: bool,
     pub(super) failed: Option<Arc<str>>,
     pub(super) closed: bool,
@@ -82,6 +84,7 @@ impl State {
             unsynced_since: None,
             unsealed_since: None,
             sealing: false,
+            shared: false,
             syncing: false,
             failed: None,
             closed: false,
@@ -172,17 +175,17 @@ impl Writer {
     }
 
     /// From here the record may stay unsealed for 10 ms and unsynced for a second. A caller that waits for its seal makes it
-    /// itself, so only the others wake the sealing thread.
+    /// itself, so only the others start the sealing thread's clock.
     fn start_clocks(&self, state: &mut State, class: Durability) {
-        let first = state.unsealed_since.is_none();
-        if first {
-            state.unsealed_since = Some(Instant::now());
-        }
-        if class == Durability::Os && (first || state.unsealed() == SEAL_AT) {
-            self.wake_sealer.notify_one();
+        if class == Durability::Os {
+            let first = state.unsealed_since.is_none();
+            state.unsealed_since.get_or_insert_with(Instant::now);
+            if first || state.unsealed() == SEAL_AT {
+                self.wake_sealer.notify_one();
+            }
         }
         if state.unsynced_since.is_none() {
-            state.unsynced_since = state.unsealed_since;
+            state.unsynced_since = Some(Instant::now());
             self.wake_syncer.notify_one();
         }
     }
@@ -294,16 +297,24 @@ impl Writer {
 
     fn seal_when(&self, wanted: impl Fn(&State) -> bool) -> Result<(), AppendError> {
         let mut state = self.lock()?;
+        let mut yielded = false;
         loop {
             // A record that is sealed stays so, whatever failed since.
             if !wanted(&state) {
                 return Ok(());
             }
             state.alive()?;
-            if !state.sealing {
+            if state.sealing {
+                state = self.wait(state)?;
+            } else if state.shared && !yielded {
+                // The others that shared the last seal are about to append: let them, and share this one too.
+                yielded = true;
+                drop(state);
+                std::thread::yield_now();
+                state = self.lock()?;
+            } else {
                 break;
             }
-            state = self.wait(state)?;
         }
         state.sealing = true;
         let (tree, synced, after) = (state.tree.clone(), state.synced, state.last_seal);
@@ -313,8 +324,8 @@ impl Writer {
         let mut state = self.lock()?;
         state.sealing = false;
         let result = state.alive().and_then(|()| self.write_seal(&mut state, line?, tree.size(), synced));
-        if state.unsealed() > 0 {
-            state.unsealed_since.get_or_insert_with(Instant::now);
+        if state.unsealed_since.is_some() {
+            // Its clock ran while this seal was made, and the thread does not look at it meanwhile.
             self.wake_sealer.notify_one();
         }
         self.done.notify_all();
@@ -332,6 +343,7 @@ impl Writer {
         self.write_line(state, &mut line)?;
         state.last_seal = hash;
         state.seal_due = true;
+        state.shared = size - state.sealed > 1;
         state.sealed = size;
         state.synced_said = synced;
         Ok(())

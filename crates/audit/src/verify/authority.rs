@@ -87,6 +87,11 @@ impl<'a> Authority<'a> {
         Ok(())
     }
 
+    /// Whether a trusted genesis record named the key of the seals.
+    pub(super) const fn is_known(&self) -> bool {
+        self.sealer.is_some()
+    }
+
     /// Without a trusted genesis record there is no key to hold a seal against; that was reported already.
     pub(super) fn seal(&self, seal: &SealLine) -> Checked {
         let Some(key) = &self.sealer else { return Ok(()) };

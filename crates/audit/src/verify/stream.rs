@@ -150,7 +150,7 @@ impl Stream<'_> {
             if let Err(e) = self.chain.record(frame, hash::leaf(raw.bytes)) {
                 return self.break_at(raw, e);
             }
-            if let Err(e) = meaning(self.report.id, frame, body, before) {
+            if let Err(e) = meaning(self.report.id, frame, body, before, self.chain.sealed.size()) {
                 return self.break_at(raw, e);
             }
         }
@@ -167,10 +167,9 @@ impl Stream<'_> {
     fn note(&mut self, frame: &Frame<'_>, body: &Body<'_>) {
         match body {
             Body::Recover(r) if r.recovered.0 > 0 || r.quarantined_bytes.0 > 0 => {
-                let last = frame.head.seq.saturating_sub(1);
+                let (first, last) = (r.sealed.0, (r.sealed.0 + r.recovered.0).saturating_sub(1));
                 let mut what = format!("crash before record {}", frame.head.seq);
                 if r.recovered.0 > 0 {
-                    let first = frame.head.seq.saturating_sub(r.recovered.0);
                     what +=
                         &format!("; records {first} to {last} were not under any signature when it happened");
                 }
@@ -205,6 +204,9 @@ impl Stream<'_> {
             && let Err(finding) = self.authority.seal(seal)
         {
             return self.found(raw, *finding);
+        }
+        if self.level >= Level::L2 && !self.authority.is_known() {
+            return Next::Go;
         }
         self.report.seals += 1;
         if self.level >= Level::L1 {
@@ -286,7 +288,7 @@ impl Stream<'_> {
             return;
         }
         self.report.unsealed = self.chain.unsealed();
-        if self.report.seals == 0 && self.report.records > 0 {
+        if self.report.seals == 0 && self.report.findings.is_empty() {
             let what = "no seal: nothing here is signed";
             self.report.findings.push(Finding::of(Outcome::Inconclusive, what));
         } else if self.report.unsealed > 0 {
@@ -307,7 +309,7 @@ impl Stream<'_> {
 }
 
 /// What typed records promise about the log they stand in.
-fn meaning(id: LogId, frame: &Frame<'_>, body: &Body<'_>, before: u64) -> Result<(), Break> {
+fn meaning(id: LogId, frame: &Frame<'_>, body: &Body<'_>, before: u64, sealed: u64) -> Result<(), Break> {
     let broken = |what, expected: String, found: String| Err(Break { what, expected, found });
     match body {
         Body::Genesis(genesis) if genesis.log != id => broken(
@@ -324,6 +326,11 @@ fn meaning(id: LogId, frame: &Frame<'_>, body: &Body<'_>, before: u64) -> Result
                 format!("{} to {}", step.from.0, step.to.0),
             )
         }
+        Body::Recover(r) if r.sealed.0 != sealed || r.recovered.0 > frame.head.seq - sealed => broken(
+            "the recover record does not fit the seals before it",
+            format!("{sealed} sealed, at most {} recovered", frame.head.seq - sealed),
+            format!("{} sealed, {} recovered", r.sealed.0, r.recovered.0),
+        ),
         Body::Approval(a) if a.used_by.is_some() && a.event != ApprovalEvent::Consumed => {
             broken("only a consumed approval has a user", "none".into(), "used_by".into())
         }

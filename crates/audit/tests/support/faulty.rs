@@ -28,6 +28,7 @@ pub const ENOSPC: i32 = 28;
 pub struct Plan {
     pub writes: AtomicU64,
     pub syncs: AtomicU64,
+    pub bytes_read: AtomicU64,
     pub fail_write: Mutex<Option<(u64, Fault)>>,
     pub fail_sync: Mutex<Option<u64>>,
     /// Whether a sync was tried on a file after one failed on it.
@@ -78,7 +79,9 @@ impl Storage for FaultyFile {
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(bytes, offset)
+        let read = self.file.read_at(bytes, offset)?;
+        self.plan.bytes_read.fetch_add(read as u64, Ordering::SeqCst);
+        Ok(read)
     }
 
     fn size(&self) -> io::Result<u64> {

@@ -1,0 +1,278 @@
+//! Keys, certificates, the trust file, and logs that are signed by somebody else.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::as_conversions,
+    reason = "tests fail by panicking"
+)]
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use govrun_audit::verify::{Level, Outcome, verify};
+use govrun_audit::*;
+use govrun_verdict::{DecisionId, Durability, LogId, Timestamp};
+use support::*;
+
+fn mode(path: &std::path::Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn secret_keys_are_private_and_never_overwritten() {
+    let site = Site::new();
+    let dir = site.root.path().join("keys");
+    assert_eq!(mode(&dir), 0o700);
+    for name in ["root.key", "log.key", "epoch.key"] {
+        assert_eq!(mode(&dir.join(name)), 0o600, "{name}");
+    }
+    let error = KeyStore::init(&dir, "example.org/govrun").unwrap_err();
+    assert!(matches!(error, KeyError::Exists(_)), "{error}");
+    // One file alone is enough to stop it, and nothing is written beside it.
+    let other = site.root.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("epoch.key"), "x").unwrap();
+    assert!(KeyStore::init(&other, "example.org/govrun").is_err());
+    assert_eq!(std::fs::read_dir(&other).unwrap().count(), 1);
+}
+
+#[test]
+fn a_key_that_others_can_read_is_refused_with_the_command_to_mend_it() {
+    let site = Site::new();
+    let dir = site.root.path().join("keys");
+    for name in ["log.key", "epoch.key"] {
+        let path = dir.join(name);
+        for bits in [0o640, 0o604, 0o660] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(bits)).unwrap();
+            let error = KeyStore::load(&dir).unwrap_err().to_string();
+            assert!(error.contains(&format!("chmod 600 {}", path.display())), "{error}");
+        }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    KeyStore::load(&dir).unwrap();
+    std::fs::remove_file(dir.join("root.key")).unwrap();
+    KeyStore::load(&dir).expect("the root key belongs offline");
+}
+
+#[test]
+fn keys_of_two_stores_do_not_mix() {
+    let (a, b) = (Site::new(), Site::new());
+    for name in ["log.key", "epoch.key", "genesis.cert"] {
+        let dir = a.root.path().join("mixed").join(name);
+        copy_dir(&a.root.path().join("keys"), &dir);
+        std::fs::copy(b.root.path().join("keys").join(name), dir.join(name)).unwrap();
+        assert!(KeyStore::load(&dir).is_err(), "{name} of another store was accepted");
+    }
+    let dir = a.root.path().join("swapped");
+    copy_dir(&a.root.path().join("keys"), &dir);
+    std::fs::copy(dir.join("log.key"), dir.join("epoch.key")).unwrap();
+    assert!(KeyStore::load(&dir).is_err(), "a key in another role was accepted");
+}
+
+#[test]
+fn private_bytes_are_never_shown() {
+    let site = Site::new();
+    let dir = site.root.path().join("keys");
+    let approver = ApproverKey::generate(&dir, "alice").unwrap();
+    let shown = format!("{:?} {:#?} {approver:?} {approver:#?}", site.keys, site.keys);
+    for name in ["log.key", "epoch.key", "root.key", "alice.approver.key"] {
+        let text = std::fs::read_to_string(dir.join(name)).unwrap();
+        let seed = text.lines().nth(1).unwrap();
+        assert_eq!(seed.len(), 64);
+        assert!(!shown.contains(seed), "{name}");
+        let bytes = hex::decode(seed).unwrap();
+        assert!(!shown.contains(&format!("{bytes:?}")), "{name}");
+        assert!(!shown.contains(&base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes)));
+    }
+    // Errors name files, never what is in them.
+    std::fs::write(dir.join("log.key"), "govrun ed25519 secret key v1 log\nabcdefabcdef\n").unwrap();
+    assert!(!KeyStore::load(&dir).unwrap_err().to_string().contains("abcdef"));
+}
+
+#[test]
+fn origins_and_approver_names_have_one_form() {
+    let dir = tempfile::tempdir().unwrap();
+    for bad in ["", "a b", "a+b", "/a", "a/", "a//b", "A", "é", "a\nb", &"a".repeat(129)] {
+        assert!(KeyStore::init(&dir.path().join("k"), bad).is_err(), "{bad:?}");
+        assert!(ApproverKey::generate(dir.path(), bad).is_err(), "{bad:?}");
+    }
+    assert!(ApproverKey::generate(dir.path(), "../x").is_err());
+}
+
+#[test]
+fn a_trust_file_round_trips_and_refuses_what_it_does_not_know() {
+    let site = Site::new();
+    let alice = ApproverKey::generate(site.root.path(), "alice").unwrap();
+    let path = site.root.path().join("trust.toml");
+    let approver =
+        Approver { name: "alice".into(), key: alice.verifier().clone(), roles: vec!["treasury".into()] };
+    let trust = Trust { approvers: vec![approver], ..site.trust.clone() };
+    trust.save(&path).unwrap();
+    assert_eq!(Trust::load(&path).unwrap(), trust);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let bad = [
+        text.replace("schema = 1", "schema = 2"),
+        text.replace("schema = 1", "schema = 1\nextra = 1"),
+        text.replace("roles", "role"),
+        text.replace("example.org/govrun/root", "example.org/other/root"),
+        text.replace("name = \"alice\"", "name = \"bob\""),
+        text.clone() + &text[text.find("[[approver]]").unwrap()..],
+        text.replacen('+', "-", 1),
+    ];
+    for bad in bad {
+        std::fs::write(&path, &bad).unwrap();
+        assert!(Trust::load(&path).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_log_signed_by_somebody_else_is_an_untrusted_key() {
+    let (ours, theirs) = (Site::new(), Site::new());
+    let log = theirs.open();
+    record_n(&log, 2, Durability::Sealed);
+    log.close().unwrap();
+    assert_eq!(verify(&theirs.logs(), &theirs.trust, Level::L2).exit_code(), 0);
+    let report = verify(&theirs.logs(), &ours.trust, Level::L2);
+    assert_eq!(report.exit_code(), 4, "{report}");
+    assert_eq!((report.logs[0].seals, &report.logs[0].last_seal), (0, &None), "no seal of it is called good");
+    assert_eq!(verify(&theirs.logs(), &ours.trust, Level::L1).exit_code(), 0, "L1 looks at no key");
+    let other = Trust { origin: "example.org/other".into(), ..theirs.trust.clone() };
+    assert_eq!(verify(&theirs.logs(), &other, Level::L2).exit_code(), 4, "another origin");
+}
+
+/// Takes a genuine log, changes a verdict and signs everything anew: once under a genuine certificate with a key of its own,
+/// once with the genesis record left alone.
+#[test]
+fn a_history_signed_again_with_ones_own_key_is_seen() {
+    let site = Site::new();
+    let log = site.open();
+    record_n(&log, 2, Durability::Sealed);
+    let id = log.id();
+    log.close().unwrap();
+    let genuine = std::fs::read_to_string(site.segment(id)).unwrap();
+    let own = ed25519_dalek::SigningKey::from_bytes(&[9; 32]);
+    let genesis: serde_json::Value = serde_json::from_str(genuine.lines().next().unwrap()).unwrap();
+    let epoch_key = genesis["epoch_key"].as_str().unwrap();
+    let own_key = hex::encode(own.verifying_key().to_bytes());
+    for forged_genesis in [true, false] {
+        let mut text = genuine.replace("\"verdict\":\"allow\"", "\"verdict\":\"block\"");
+        if forged_genesis {
+            text = text.replace(epoch_key, &own_key);
+        }
+        let forged = resign(&text, &log_origin(&site.trust.origin, id), &own);
+        std::fs::write(site.segment(id), forged).unwrap();
+        assert_eq!(check(&site, Level::L1).exit_code(), 0, "the forgery is well made");
+        let report = check(&site, Level::L2);
+        assert_eq!(report.exit_code(), 4, "{report}");
+        assert!(report.logs[0].findings.iter().all(|f| f.outcome == Outcome::Untrusted), "{report}");
+    }
+}
+
+/// Rebuild chain, tree and seals of a changed log with another key.
+fn resign(text: &str, origin: &str, key: &ed25519_dalek::SigningKey) -> Vec<u8> {
+    use govrun_audit::form::{Line, SealLine, begin_line, end_line, parse_line};
+    let verifier = note::VerifierKey::new(origin, key.verifying_key().to_bytes()).unwrap();
+    let (mut prev, mut after, mut due) = (hash::NOTHING, hash::NOTHING, false);
+    let mut tree = hash::Tree::default();
+    let mut out = Vec::new();
+    for line in text.lines() {
+        let mut forged = Vec::new();
+        match parse_line(line.as_bytes()).unwrap() {
+            Line::Record(frame) => {
+                begin_line(&mut forged, &frame.head);
+                forged.extend_from_slice(frame.body);
+                end_line(&mut forged, due.then_some(&after), &prev);
+                prev = hash::leaf(&forged);
+                tree.push(prev);
+                due = false;
+            }
+            Line::Seal(seal) => {
+                assert_eq!(seal.size.0, tree.size(), "this log has no seal that lags behind");
+                forged = SealLine::sign(0, &verifier, key, &tree, seal.synced.0, after).line().unwrap();
+                after = hash::seal(&forged);
+                due = true;
+            }
+        }
+        out.extend(forged);
+        out.push(b'\n');
+    }
+    out
+}
+
+fn statement(site: &Site) -> ApprovalStatement {
+    ApprovalStatement {
+        origin: site.trust.origin.clone(),
+        ticket: "ap-1".into(),
+        decision: DecisionId { log: LogId([1; 8]), seq: 3 },
+        answer: Answer::Approve,
+        binding: [4; 32],
+        at: Timestamp(T0),
+    }
+}
+
+#[test]
+fn an_approval_holds_for_exactly_one_call() {
+    let site = Site::new();
+    let dir = site.root.path().join("approvers");
+    let alice = ApproverKey::generate(&dir, "alice").unwrap();
+    let loaded = ApproverKey::load(&dir.join("alice.approver.key"), "alice").unwrap();
+    assert_eq!(loaded.verifier(), alice.verifier());
+    assert!(ApproverKey::load(&dir.join("alice.approver.key"), "bob").is_err(), "the role is in the file");
+    let good = alice.sign(statement(&site));
+    assert!(good.verifies());
+    let s = statement(&site);
+    let others = [
+        ApprovalStatement { origin: "example.org/x".into(), ..s.clone() },
+        ApprovalStatement { ticket: "ap-2".into(), ..s.clone() },
+        ApprovalStatement { decision: DecisionId { seq: 4, ..s.decision }, ..s.clone() },
+        ApprovalStatement { answer: Answer::Deny, ..s.clone() },
+        ApprovalStatement { binding: [5; 32], ..s.clone() },
+        ApprovalStatement { at: Timestamp(T0 + 1), ..s.clone() },
+    ];
+    for statement in others {
+        assert!(!SignedApproval { statement, ..good.clone() }.verifies());
+    }
+    let sneaky = ApprovalStatement { ticket: "ap-1\nanswer deny".into(), ..s };
+    assert_eq!(sneaky.text().lines().count(), 7, "no field breaks into another line");
+}
+
+#[test]
+fn the_log_takes_no_approval_that_does_not_hold() {
+    let site = Site::new();
+    let log = site.open();
+    let alice = ApproverKey::generate(site.root.path(), "alice").unwrap();
+    let signed = alice.sign(statement(&site));
+    let entry = ApprovalEntry {
+        decision: signed.statement.decision,
+        ticket: "ap-1",
+        event: ApprovalEvent::Approved,
+        binding: [4; 32],
+        signed: Some(&signed),
+        used_by: None,
+    };
+    let forged = SignedApproval { signature: [1; 64], ..signed.clone() };
+    let bad = [
+        ApprovalEntry { signed: None, ..entry },
+        ApprovalEntry { event: ApprovalEvent::Denied, ..entry },
+        ApprovalEntry { event: ApprovalEvent::Expired, ..entry },
+        ApprovalEntry { binding: [5; 32], ..entry },
+        ApprovalEntry { ticket: "ap-2", ..entry },
+        ApprovalEntry { ticket: "", ..entry },
+        ApprovalEntry { signed: Some(&forged), ..entry },
+    ];
+    for bad in bad {
+        assert!(matches!(log.approval(&bad), Err(AppendError::Invalid(_))), "{bad:?}");
+    }
+    log.approval(&entry).unwrap();
+    log.close().unwrap();
+    let report = check(&site, Level::L2);
+    assert_eq!(report.exit_code(), 4, "alice is not in the trust file: {report}");
+    let mut site = site;
+    let key = alice.verifier().clone();
+    site.trust.approvers.push(Approver { name: "alice".into(), key, roles: vec![] });
+    assert_eq!(check(&site, Level::L2).exit_code(), 0);
+}
