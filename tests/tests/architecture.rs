@@ -22,7 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// Packages that may name wasmtime. `govrun-host` is the only one that should; the list may only shrink.
-const WASMTIME_USERS: &[&str] = &["govrun-host", "govrun"];
+const WASMTIME_USERS: &[&str] = &["govrun-host"];
 
 /// A file that a reader can hold.
 const MAX_LINES: usize = 600;

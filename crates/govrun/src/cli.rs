@@ -10,7 +10,7 @@ use govrun_control::Choice;
 use crate::audit::Places;
 use crate::exit::{Exit, Failure};
 use crate::state::{self, StateDir};
-use crate::{approvals, audit, call, inspect};
+use crate::{agent, approvals, audit, call, inspect};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -48,6 +48,22 @@ enum Command {
         /// The call, such as `send("ACME", 48000)`.
         call: String,
         /// How to print the answer.
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
+    },
+    /// Let an agent component work on a task with the registered tools, each call under policy.
+    Agent {
+        /// The policy folder.
+        #[arg(long)]
+        policy: PathBuf,
+        /// The registered agent that it is.
+        #[arg(long)]
+        agent: String,
+        /// The component: world `agent` of `govrun:host`.
+        component: PathBuf,
+        /// The task, in words.
+        task: String,
+        /// How to print the report.
         #[arg(long, value_enum, default_value_t = Format::Human)]
         format: Format,
     },
@@ -197,6 +213,9 @@ impl Cli {
                         format,
                     },
                 )
+            }
+            Command::Agent { policy, agent, component, task, format } => {
+                agent::run(&StateDir::find(self.state)?, &policy, &agent, &component, &task, format)
             }
             Command::Approvals(command) => decide(&StateDir::find(self.state)?, &command),
             Command::Keys(KeysCommand::Approver { name, roles }) => {

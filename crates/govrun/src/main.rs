@@ -1,5 +1,6 @@
 //! `govrun`: govern the tools of AI agents where they act.
 
+mod agent;
 mod approvals;
 mod audit;
 mod call;

@@ -1,12 +1,13 @@
 //! The state directory: keys, log and store of one installation.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use govrun_audit::{Approver, ApproverKey, Clock, KeyStore, Log, SystemClock, Trust};
 use govrun_control::Store;
-use govrun_host::{Gate, Runtime, Tool, Who};
-use govrun_policy::Policy;
+use govrun_host::{Gate, Parts, Runtime, Tool, Webhooks, Who};
+use govrun_policy::{Policy, Webhook};
 
 use crate::exit::{Exit, Failure};
 
@@ -110,8 +111,9 @@ impl Session {
         let log = Log::open(&state.audit(), &keys, Arc::clone(&clock)).map_err(|e| unavailable(&e))?;
         let trust = Trust::load(&state.trust()).map_err(|e| Failure::new(Exit::Configuration, e))?;
         let store = Store::open(&state.0).map_err(|e| unavailable(&e))?;
-        let gate =
-            Gate::open(Arc::clone(&policy), log.clone(), store, clock, trust).map_err(|e| unavailable(&e))?;
+        let webhooks = webhooks(&policy)?;
+        let parts = Parts { policy: Arc::clone(&policy), log: log.clone(), store, clock, trust, webhooks };
+        let gate = Gate::open(parts).map_err(|e| unavailable(&e))?;
         let runtime =
             Runtime::new(tools.engine, gate, tools.list).map_err(|e| Failure::new(Exit::Runtime, e))?;
         Ok(Self { runtime, policy, log })
@@ -138,6 +140,32 @@ impl Session {
             eprintln!("govrun: the log could not be closed: {error}; run `govrun audit verify`");
         }
     }
+}
+
+/// The URLs of the policy's notification targets; `env:NAME` is read here and nowhere else.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "secrets come by reference; this is where the reference is followed"
+)]
+fn webhooks(policy: &Policy) -> Result<Webhooks, Failure> {
+    let used: BTreeSet<&Arc<str>> = policy.rules().flat_map(|rule| &rule.notify).collect();
+    let mut webhooks = Webhooks::new();
+    for target in used.into_iter().filter_map(|name| policy.notify(name)) {
+        let url = match &target.webhook {
+            Webhook::Url(url) => url.to_string(),
+            Webhook::Env(name) => std::env::var(&**name).map_err(|_| {
+                let sentence = format!(
+                    "notify target `{}` needs the environment variable {name}; set it to the receiver's URL",
+                    target.name
+                );
+                Failure::new(Exit::Configuration, sentence)
+            })?,
+        };
+        let parsed =
+            govrun_host::webhook(&target.name, &url).map_err(|e| Failure::new(Exit::Configuration, e))?;
+        webhooks.insert(Arc::clone(&target.name), parsed);
+    }
+    Ok(webhooks)
 }
 
 /// Loaded components with the engine that compiled them.

@@ -15,6 +15,7 @@ use govrun_verdict::{
 
 use crate::approval::{POLL, encode};
 use crate::grant::{Grant, Outcome};
+use crate::notify::{Pager, Webhooks};
 use crate::pause::{Pause, Waiting};
 
 /// The policy enforcement point's decision path. One per process; shared by all calls.
@@ -22,7 +23,35 @@ pub struct Gate {
     policy: Arc<Policy>,
     store: Store,
     trust: Trust,
+    pager: Pager,
     ledger: Arc<Ledger>,
+}
+
+/// Why a gate cannot open: without log, store or pager nothing may run.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] govrun_audit::AppendError),
+    /// The thread that sends pages.
+    #[error("pages cannot be sent: {0}")]
+    Pager(#[from] std::io::Error),
+}
+
+/// What a gate is made of.
+pub struct Parts {
+    /// The policy that decides.
+    pub policy: Arc<Policy>,
+    /// The log that records.
+    pub log: Log,
+    /// Budgets and approvals.
+    pub store: Store,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Who may approve.
+    pub trust: Trust,
+    /// Where the policy's notification targets lead.
+    pub webhooks: Webhooks,
 }
 
 /// The log with the clock that stamps it: where grants report what became of them.
@@ -42,21 +71,16 @@ struct Settled {
 }
 
 impl Gate {
-    /// A gate over a loaded policy, an open log and an open store; `trust` says who may approve. Archives the policy with the log and records that it
-    /// came into force.
+    /// Open the gate: archives the policy with the log and records that it came into force.
     ///
     /// # Errors
     /// When the log cannot be written: without a record nothing may run.
-    pub fn open(
-        policy: Arc<Policy>,
-        log: Log,
-        store: Store,
-        clock: Arc<dyn Clock>,
-        trust: Trust,
-    ) -> Result<Arc<Self>, govrun_audit::AppendError> {
+    pub fn open(parts: Parts) -> Result<Arc<Self>, GateError> {
+        let Parts { policy, log, store, clock, trust, webhooks } = parts;
         log.archive_policy(policy.epoch(), policy.bundle())?;
         log.policy_load(&PolicyLoadEntry { epoch: policy.epoch(), previous: None, env: policy.env() })?;
-        Ok(Arc::new(Self { policy, store, trust, ledger: Arc::new(Ledger { log, clock }) }))
+        let pager = Pager::start(webhooks)?;
+        Ok(Arc::new(Self { policy, store, trust, pager, ledger: Arc::new(Ledger { log, clock }) }))
     }
 
     /// The policy in force.
@@ -289,6 +313,7 @@ impl Gate {
             tracing::error!(%error, "the decision could not be recorded; the call is refused");
             unrecorded(Builtin::AuditUnavailable)
         })?;
+        self.pager.tell(call, &settled.decision, receipt.id());
         tracing::info!(
             target: "govrun::decision",
             decision = %receipt.id(),

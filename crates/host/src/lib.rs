@@ -13,6 +13,7 @@ mod grant;
 mod imports;
 pub mod json;
 mod limiter;
+mod notify;
 mod pause;
 mod plain;
 mod runtime;
@@ -22,8 +23,9 @@ pub mod value;
 pub use approval::statement as approval_statement;
 pub use databases::DatabaseOffers;
 pub use engine::engine;
-pub use gate::Gate;
+pub use gate::{Gate, GateError, Parts};
 pub use grant::{Grant, Outcome};
+pub use notify::{WebhookError, Webhooks, webhook};
 pub use runtime::{Answer, CallError, DEFAULT_DEADLINE, DEFAULT_FUEL, Offers, Runtime, Tool, Who};
 pub use scope::{MAX_DEPTH, MAX_HOST_CALLS, Scope};
 /// The engine's crate, so that users of this one name the same version.
