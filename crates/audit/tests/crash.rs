@@ -173,6 +173,8 @@ fn a_lost_block_above_the_synced_size_is_moved_aside_with_all_that_follows() {
     let start: usize = all[..last].iter().map(Vec::len).sum();
     let mut bytes = all.concat();
     bytes[start..start + 300].fill(0);
+    // More than what recovery writes: what is not cut off would show behind it.
+    bytes.extend([b'x'; 100_000]);
     std::fs::write(&segment, &bytes).unwrap();
     assert_ne!(verify(&image, &site.trust, Level::L2).exit_code(), 0);
     let log = Log::open(&image, &site.keys, TestClock::new()).unwrap();

@@ -172,12 +172,44 @@ fn a_history_signed_again_with_ones_own_key_is_seen() {
     }
 }
 
+/// The signature covers the root and nothing else of the records: everything that is not signed is made to fit a changed
+/// record, the signed parts are left alone.
+#[test]
+fn records_rewritten_under_the_old_signatures_are_tampering() {
+    let site = Site::new();
+    let log = site.open();
+    record_n(&log, 2, Durability::Sealed);
+    let id = log.id();
+    log.close().unwrap();
+    let text = std::fs::read_to_string(site.segment(id)).unwrap();
+    let text = text.replacen("\"verdict\":\"allow\"", "\"verdict\":\"block\"", 1);
+    let forged = rebuild(&text, |old, tree, after| {
+        let mut seal = old.clone();
+        seal.range = tree.range().iter().map(|h| form::Hex(*h)).collect();
+        seal.after = form::Hex(after);
+        seal
+    });
+    for level in [Level::L1, Level::L2] {
+        std::fs::write(site.segment(id), &forged).unwrap();
+        let report = check(&site, level);
+        assert_eq!(report.exit_code(), 1, "{report}");
+        assert!(report.to_string().contains("the records are not those that were sealed"), "{report}");
+    }
+}
+
 /// Rebuild chain, tree and seals of a changed log with another key.
 fn resign(text: &str, origin: &str, key: &ed25519_dalek::SigningKey) -> Vec<u8> {
-    use govrun_audit::form::{Line, SealLine, begin_line, end_line, parse_line};
     let verifier = note::VerifierKey::new(origin, key.verifying_key().to_bytes()).unwrap();
+    rebuild(text, |old, tree, after| form::SealLine::sign(0, &verifier, key, tree, old.synced.0, after))
+}
+
+fn rebuild(
+    text: &str,
+    reseal: impl Fn(&form::SealLine, &hash::Tree, hash::Hash) -> form::SealLine,
+) -> Vec<u8> {
+    use govrun_audit::form::{Line, begin_line, end_line, parse_line};
     let (mut prev, mut after, mut due) = (hash::NOTHING, hash::NOTHING, false);
-    let mut tree = hash::Tree::default();
+    let mut trees = vec![hash::Tree::default()];
     let mut out = Vec::new();
     for line in text.lines() {
         let mut forged = Vec::new();
@@ -187,12 +219,15 @@ fn resign(text: &str, origin: &str, key: &ed25519_dalek::SigningKey) -> Vec<u8> 
                 forged.extend_from_slice(frame.body);
                 end_line(&mut forged, due.then_some(&after), &prev);
                 prev = hash::leaf(&forged);
+                let mut tree = trees.last().unwrap().clone();
                 tree.push(prev);
+                trees.push(tree);
                 due = false;
             }
             Line::Seal(seal) => {
-                assert_eq!(seal.size.0, tree.size(), "this log has no seal that lags behind");
-                forged = SealLine::sign(0, &verifier, key, &tree, seal.synced.0, after).line().unwrap();
+                // A seal may stand behind a record that it does not cover.
+                let tree = &trees[usize::try_from(seal.size.0).unwrap()];
+                forged = reseal(&seal, tree, after).line().unwrap();
                 after = hash::seal(&forged);
                 due = true;
             }
@@ -201,6 +236,41 @@ fn resign(text: &str, origin: &str, key: &ed25519_dalek::SigningKey) -> Vec<u8> 
         out.push(b'\n');
     }
     out
+}
+
+/// Who holds the epoch key can rewrite what it signed, and the report says so; what an approver signed stays out of reach.
+#[test]
+fn the_epoch_key_does_not_forge_an_approval() {
+    let (site, id) = log_of_everything(Size::Compact);
+    let genuine = std::fs::read_to_string(site.segment(id)).unwrap();
+    let seed = std::fs::read_to_string(site.root.path().join("keys/epoch.key")).unwrap();
+    let seed = hex::decode(seed.lines().nth(1).unwrap()).unwrap();
+    let epoch = ed25519_dalek::SigningKey::from_bytes(&seed.try_into().unwrap());
+    let origin = log_origin(&site.trust.origin, id);
+    let code = |from: &str, to: &str| {
+        assert!(genuine.contains(from), "{from}");
+        let forged = resign(&genuine.replacen(from, to, 1), &origin, &epoch);
+        check_bytes(&site, id, &forged)
+    };
+    let rewritten = code("\"verdict\":\"allow\"", "\"verdict\":\"block\"");
+    assert_eq!(rewritten.exit_code(), 0);
+    assert!(rewritten.to_string().contains("a history rewritten by whoever holds the epoch key"));
+    for (from, to) in [
+        ("\"event\":\"approved\"", "\"event\":\"denied\""),
+        ("\"ticket\":\"ap-1\",\"event\":\"approved\"", "\"ticket\":\"ap-2\",\"event\":\"approved\""),
+        ("\"event\":\"approved\",\"binding\":\"05", "\"event\":\"approved\",\"binding\":\"06"),
+        ("\"approver\":\"alice\"", "\"approver\":\"bob\""),
+        // Nor does it make a history that contradicts itself.
+        ("\"seq\":6,\"time\":1764", "\"seq\":6,\"time\":1763"),
+        ("\"from\":17", "\"from\":16"),
+        ("\"t\":\"clock_step\"", "\"t\":\"close\""),
+        ("\"sealed\":", "\"sealed\":1"),
+        ("\"recovered\":", "\"recovered\":9"),
+        ("\"event\":\"consumed\"", "\"event\":\"expired\""),
+    ] {
+        let report = code(from, to);
+        assert_eq!(report.exit_code(), 1, "{to}: {report}");
+    }
 }
 
 fn statement(site: &Site) -> ApprovalStatement {

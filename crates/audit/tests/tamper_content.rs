@@ -362,6 +362,33 @@ fn a_copied_seal_is_tampering() {
 }
 
 #[test]
+fn an_altered_seal_is_tampering_even_as_the_last_line() {
+    let (site, id, lines) = small_log();
+    let seals: Vec<usize> = (0..lines.len()).filter(|i| is_seal(&lines[*i])).collect();
+    let text = |i: usize| String::from_utf8(lines[i].clone()).unwrap();
+    let part = |line: &str, name: &str| {
+        let (_, rest) = line.split_once(&format!("\"{name}\":")).unwrap();
+        let end = rest.find(",\"").or_else(|| rest.find('}')).unwrap();
+        format!("\"{name}\":{}", &rest[..end])
+    };
+    // Well-formed parts of other seals: only what the seal means can tell.
+    for at in &seals {
+        for from in seals.iter().filter(|from| *from != at) {
+            for name in ["size", "root", "synced", "range", "after", "sig"] {
+                let (here, there) = (part(&text(*at), name), part(&text(*from), name));
+                if here == there {
+                    continue;
+                }
+                let mut forged = lines.clone();
+                forged[*at] = text(*at).replace(&here, &there).into_bytes();
+                let report = check_bytes(&site, id, &forged.concat());
+                assert_eq!(report.exit_code(), 1, "{name} of seal {from} in seal {at}: {report}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_log_renamed_or_copied_is_tampering() {
     let (site, id, _) = small_log();
     let renamed = site.logs().join("00000000000000aa");
