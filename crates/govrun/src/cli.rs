@@ -10,7 +10,7 @@ use govrun_control::Choice;
 use crate::audit::Places;
 use crate::exit::{Exit, Failure};
 use crate::state::{self, StateDir};
-use crate::{agent, approvals, audit, call, inspect};
+use crate::{agent, approvals, audit, call, demo, inspect};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,6 +50,12 @@ enum Command {
         /// How to print the answer.
         #[arg(long, value_enum, default_value_t = Format::Human)]
         format: Format,
+    },
+    /// Show the five verdicts on real components, in under ten seconds and without a network.
+    Demo {
+        /// Keep policies, log and trust file in this new folder, for a look.
+        #[arg(long)]
+        dir: Option<PathBuf>,
     },
     /// Let an agent component work on a task with the registered tools, each call under policy.
     Agent {
@@ -214,6 +220,7 @@ impl Cli {
                     },
                 )
             }
+            Command::Demo { dir } => demo::run(dir),
             Command::Agent { policy, agent, component, task, format } => {
                 agent::run(&StateDir::find(self.state)?, &policy, &agent, &component, &task, format)
             }

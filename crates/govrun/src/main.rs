@@ -5,6 +5,7 @@ mod approvals;
 mod audit;
 mod call;
 mod cli;
+mod demo;
 mod exit;
 mod inspect;
 mod state;

@@ -37,6 +37,11 @@ impl StateDir {
         self.0.join("keys")
     }
 
+    /// This directory.
+    pub(crate) const fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
@@ -44,14 +49,19 @@ impl StateDir {
     /// Make the key of an approver and list it in the trust file.
     pub(crate) fn add_approver(&self, name: &str, roles: Vec<String>) -> Result<Exit, Failure> {
         self.load_keys()?;
+        self.make_approver(name, roles)?;
+        println!("{} may approve; its key is in {}", name, self.keys().display());
+        Ok(Exit::Ok)
+    }
+
+    /// The same beside keys that are there.
+    pub(crate) fn make_approver(&self, name: &str, roles: Vec<String>) -> Result<(), Failure> {
         let configuration = |e: &dyn std::fmt::Display| Failure::new(Exit::Configuration, e);
         let mut trust = Trust::load(&self.trust()).map_err(|e| configuration(&e))?;
         let key = ApproverKey::generate(&self.keys(), name).map_err(|e| configuration(&e))?;
         let roles = roles.iter().map(|r| r.strip_prefix("role:").unwrap_or(r).to_owned()).collect();
         trust.approvers.push(Approver { name: name.to_owned(), key: key.verifier().clone(), roles });
-        trust.save(&self.trust()).map_err(|e| configuration(&e))?;
-        println!("{} may approve; its key is in {}", name, self.keys().display());
-        Ok(Exit::Ok)
+        trust.save(&self.trust()).map_err(|e| configuration(&e))
     }
 
     /// Who may approve, and whose logs to believe.

@@ -1,11 +1,12 @@
 //! Loading components by the registry of a policy.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use govrun_host::component::Inspected;
 use govrun_host::{Offers, Tool};
 use govrun_policy::{Policy, ToolEntry};
+use govrun_verdict::{FsMode, Preopen};
 
 use crate::exit::{Exit, Failure};
 
@@ -28,7 +29,7 @@ pub(crate) fn load(
         }
     };
     let offers = match entry {
-        Some(entry) => offers(&entry.resolve(&absolute(folder)?)),
+        Some(entry) => offers(&entry.resolve(&absolute(folder)?))?,
         None => Offers::default(),
     };
     let component = inspected.admit().map_err(|e| Failure::new(Exit::Block, e))?;
@@ -62,13 +63,13 @@ pub(crate) fn registered(
             ));
         }
         let component = inspected.admit().map_err(|e| Failure::new(Exit::Configuration, e))?;
-        tools.push(Tool { name: Arc::clone(&entry.name), component, offers: offers(&resolved) });
+        tools.push(Tool { name: Arc::clone(&entry.name), component, offers: offers(&resolved)? });
     }
     Ok(tools)
 }
 
-fn offers(entry: &ToolEntry) -> Offers {
-    Offers {
+fn offers(entry: &ToolEntry) -> Result<Offers, Failure> {
+    Ok(Offers {
         env: entry.env.clone(),
         args: Vec::new(),
         databases: entry
@@ -76,10 +77,31 @@ fn offers(entry: &ToolEntry) -> Offers {
             .iter()
             .map(|d| (d.label.to_string(), (d.sqlite.as_ref().into(), d.mode)))
             .collect(),
+        dirs: entry.dirs.iter().map(|dir| directory(&entry.name, dir)).collect::<Result<_, _>>()?,
+    })
+}
+
+/// An offered directory as the host compares with: canonical, and really one.
+fn directory(tool: &str, dir: &Preopen) -> Result<(PathBuf, String, FsMode), Failure> {
+    let host = Path::new(&*dir.host);
+    let canonical = host.canonicalize().and_then(|path| match path.is_dir() {
+        true => Ok(path),
+        false => Err(std::io::ErrorKind::NotADirectory.into()),
+    });
+    match canonical {
+        Ok(path) => Ok((path, dir.guest.to_string(), dir.mode)),
+        Err(error) => Err(Failure::new(
+            Exit::Configuration,
+            format!(
+                "the directory `{}` that tool `{tool}` is offered as `{}` cannot be used: {error}; create it, or correct `dirs` of the [[tool]] entry",
+                host.display(),
+                dir.guest
+            ),
+        )),
     }
 }
 
-fn absolute(folder: &Path) -> Result<std::path::PathBuf, Failure> {
+fn absolute(folder: &Path) -> Result<PathBuf, Failure> {
     folder.canonicalize().map_err(|e| {
         Failure::new(Exit::Configuration, format!("cannot open policy folder `{}`: {e}", folder.display()))
     })

@@ -24,10 +24,13 @@ pub struct Interface {
     pub treatment: Treatment,
 }
 
+/// What can be done with files.
+const FILES: &[Action] = &[Action::FsRead, Action::FsWrite, Action::FsDelete, Action::FsList, Action::FsStat];
+
 /// The coverage manifest.
 pub const MANIFEST: &[Interface] = &[
-    harmless("wasi:filesystem/types", "0.2", "no directory is ever preopened, so there is nothing to open"),
-    harmless("wasi:filesystem/preopens", "0.2", "lists no directory"),
+    governed("wasi:filesystem/types", "0.2", FILES),
+    harmless("wasi:filesystem/preopens", "0.2", "lists the offered directories; each use of one is decided"),
     governed("wasi:cli/environment", "0.2", &[Action::EnvRead, Action::ArgsRead]),
     harmless("wasi:cli/exit", "0.2", "ends the guest itself"),
     harmless("wasi:cli/stdin", "0.2", "always empty"),
@@ -47,6 +50,7 @@ pub const MANIFEST: &[Interface] = &[
     harmless("wasi:io/poll", "0.2", "waits, within the deadline, for things that were granted"),
     harmless("wasi:io/streams", "0.2", "moves bytes through streams that were granted, metered there"),
     harmless("govrun:host/types", "0.1", "types only"),
+    governed("govrun:host/fs", "0.1", FILES),
     governed("govrun:host/net", "0.1", &[Action::HttpRequest, Action::NetConnect]),
     governed("govrun:host/db", "0.1", &[Action::DbQuery, Action::DbExecute]),
     governed("govrun:host/tools", "0.1", &[Action::ToolCall]),
@@ -86,6 +90,13 @@ mod tests {
     }
 
     #[test]
+    fn files_are_governed_however_they_are_asked_for() {
+        for import in ["wasi:filesystem/types@0.2.6", "govrun:host/fs@0.1.0"] {
+            assert_eq!(lookup(import).map(|i| i.treatment), Some(Treatment::Governed(FILES)), "{import}");
+        }
+    }
+
+    #[test]
     fn everything_else_is_refused() {
         for import in [
             "wasi:sockets/tcp@0.2.3",
@@ -96,7 +107,7 @@ mod tests {
             "wasi:filesystem/types@0.2.1.0",
             "wasi:filesystem/types",
             "wasi:filesystem/typesx@0.2.0",
-            "govrun:host/fs@0.1.0",
+            "govrun:host/fs@0.2.0",
             "govrun:host/kv@0.1.0",
             "evil:thing/x@1.0.0",
             "",

@@ -12,9 +12,9 @@ use crate::gate::{GrantRef, Ledger};
 pub struct Outcome {
     /// Why the permitted effect failed, as a short kind such as `not-found`; `None` when it succeeded.
     pub failed: Option<String>,
-    /// Bytes that went from the guest to the world.
+    /// Bytes read: they came from the world to the guest.
     pub bytes_in: u64,
-    /// Bytes that came from the world to the guest.
+    /// Bytes written: they went from the guest to the world.
     pub bytes_out: u64,
     /// Rows read or changed.
     pub rows: u64,

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use govrun_audit::Absorbed;
-use govrun_verdict::{Agent, Builtin, Call, Operation, Refusal, Stream, ToolRef, Value};
+use govrun_verdict::{Agent, Builtin, Call, FsMode, Operation, Refusal, Stream, ToolRef, Value};
 use wasmtime::component::types::{ComponentFunc, ComponentItem};
 use wasmtime::component::{Linker, Val};
 use wasmtime::{Engine, Store, Trap};
@@ -14,13 +15,14 @@ use wasmtime::{Engine, Store, Trap};
 use crate::arguments::{ArgumentError, Arguments, Given};
 use crate::component::Admitted;
 use crate::databases::{DatabaseOffers, Databases};
+use crate::folders::{Folders, Unavailable};
 use crate::gate::Gate;
 use crate::grant::{Grant, Outcome};
 use crate::imports;
 use crate::limiter::{DEFAULT_MEMORY_BYTES, Limiter};
 use crate::pause::within;
-use crate::plain::{self, WasiState};
 use crate::scope::{MAX_DEPTH, Scope};
+use crate::wasi::{self, CliState, WasiState};
 
 /// Fuel of a call whose obligations name no limit: about a minute of one core.
 pub const DEFAULT_FUEL: u64 = 50_000_000_000;
@@ -28,6 +30,8 @@ pub const DEFAULT_FUEL: u64 = 50_000_000_000;
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
 /// How often a running guest lets other work run; also the resolution of its deadline.
 const EPOCH_TICK: Duration = Duration::from_millis(5);
+
+const TOO_LATE: &str = "the deadline passed";
 
 /// Who asks, for every call of one principal.
 #[derive(Debug, Clone)]
@@ -58,6 +62,8 @@ pub struct Offers {
     pub args: Vec<String>,
     /// Databases by label.
     pub databases: DatabaseOffers,
+    /// Directories: canonical host path, absolute guest path, mode.
+    pub dirs: Vec<(PathBuf, String, FsMode)>,
 }
 
 /// What a permitted call gave.
@@ -163,7 +169,7 @@ impl Runtime {
     /// When the imports cannot be linked: a bug, not a user's mistake.
     pub fn new(engine: Engine, gate: Arc<Gate>, tools: Vec<Tool>) -> wasmtime::Result<Arc<Self>> {
         let mut linker = Linker::new(&engine);
-        plain::add_to_linker(&mut linker)?;
+        wasi::add_to_linker(&mut linker)?;
         imports::add_to_linker(&mut linker)?;
         let ticking = engine.weak();
         std::thread::spawn(move || {
@@ -314,25 +320,56 @@ impl Runtime {
         let fuel = scope.bounds().fuel.map_or(DEFAULT_FUEL, NonZeroU64::get);
         let deadline =
             scope.bounds().deadline_ms.map_or(DEFAULT_DEADLINE, |ms| Duration::from_millis(ms.get()));
-        let mut store = self.store(tool, scope, fuel);
-        let ended = within(deadline, scope.pause(), self.invoke(&mut store, tool, function, params)).await;
-        let used = fuel.saturating_sub(store.get_fuel().unwrap_or(0));
-        let outcome = Outcome { fuel: used, absorbed: store.data_mut().absorbed(), ..Outcome::ok() };
-        let (reason, detail) = match ended {
-            Some(Ok(value)) => return Ok(succeed(grant, scope, outcome, value, store.into_data())),
-            Some(Err(error)) => classify(&error, store.data().limiter.refused()),
-            None => (Builtin::LimitDeadline, "the deadline passed".to_owned()),
+        let started = Instant::now();
+        let prepared = within(deadline, scope.pause(), Folders::prepare(scope, &tool.offers.dirs)).await;
+        let folders = match prepared {
+            Some(Ok(folders)) => folders,
+            Some(Err(Unavailable { reason, detail })) => {
+                return Err(fail(grant, scope, Outcome::ok(), reason, detail));
+            }
+            None => {
+                return Err(fail(grant, scope, Outcome::ok(), Builtin::LimitDeadline, TOO_LATE.to_owned()));
+            }
         };
+        let mut store = match self.store(tool, scope, fuel, &folders) {
+            Ok(store) => store,
+            Err(error) => {
+                return Err(fail(grant, scope, Outcome::ok(), Builtin::FsUnavailable, one_line(&error)));
+            }
+        };
+        let left = deadline.saturating_sub(started.elapsed());
+        let ended = within(left, scope.pause(), self.invoke(&mut store, tool, function, params)).await;
+        let used = fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        let state = store.data_mut();
+        let printed = (state.wasi.cli.printed(Stream::Stdout), state.wasi.cli.printed(Stream::Stderr));
+        let (mut absorbed, growth_refused) = (state.absorbed(), state.limiter.refused());
         // The store is dead after a trap or a cancelled call; its held grants end here, before the call's own outcome.
         drop(store);
-        Err(fail(grant, scope, outcome, reason, detail))
+        let note = folders.absorbed_into(&mut absorbed).await;
+        let outcome = Outcome { fuel: used, absorbed, note, ..Outcome::ok() };
+        match ended {
+            Some(Ok(value)) => Ok(succeed(grant, scope, &outcome, value, printed)),
+            Some(Err(error)) => {
+                let (reason, detail) = classify(&error, growth_refused);
+                Err(fail(grant, scope, outcome, reason, detail))
+            }
+            None => Err(fail(grant, scope, outcome, Builtin::LimitDeadline, TOO_LATE.to_owned())),
+        }
     }
 
-    fn store(self: &Arc<Self>, tool: &Tool, scope: &Arc<Scope>, fuel: u64) -> Store<CallState> {
+    fn store(
+        self: &Arc<Self>,
+        tool: &Tool,
+        scope: &Arc<Scope>,
+        fuel: u64,
+        folders: &Folders,
+    ) -> wasmtime::Result<Store<CallState>> {
         let memory = scope.bounds().memory_bytes.and_then(|b| usize::try_from(b.get()).ok());
         let memory = memory.unwrap_or(DEFAULT_MEMORY_BYTES);
+        let env = tool.offers.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let cli = CliState::new(env, tool.offers.args.clone());
         let state = CallState {
-            wasi: WasiState::new(Arc::clone(scope), &tool.offers),
+            wasi: WasiState::new(Arc::clone(scope), folders.state(scope), cli)?,
             databases: Databases::new(tool.offers.databases.clone()),
             limiter: Limiter::new(memory),
             runtime: Arc::clone(self),
@@ -345,7 +382,7 @@ impl Runtime {
         let _ = store.set_fuel(fuel);
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
-        store
+        Ok(store)
     }
 
     async fn invoke(
@@ -365,18 +402,23 @@ impl Runtime {
     }
 }
 
-fn succeed(grant: Grant, scope: &Scope, outcome: Outcome, value: Option<Val>, state: CallState) -> Answer {
+fn succeed(
+    grant: Grant,
+    scope: &Scope,
+    outcome: &Outcome,
+    value: Option<Val>,
+    (stdout, stderr): (String, String),
+) -> Answer {
     let answer = Answer {
         value,
         sandboxed: grant.sandboxed(),
         decision: grant.id(),
-        stdout: state.wasi.printed(Stream::Stdout),
-        stderr: state.wasi.printed(Stream::Stderr),
+        stdout,
+        stderr,
         fuel: outcome.fuel,
         last_refusal: scope.last_refusal(),
     };
-    drop(state);
-    grant.finish(&outcome);
+    grant.finish(outcome);
     answer
 }
 
@@ -392,10 +434,14 @@ fn fail(grant: Grant, scope: &Scope, outcome: Outcome, reason: Builtin, detail: 
 }
 
 fn classify(error: &wasmtime::Error, growth_refused: bool) -> (Builtin, String) {
-    let detail = error.root_cause().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    let detail = one_line(error);
     match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => (Builtin::LimitFuel, detail),
         _ if growth_refused => (Builtin::LimitMemory, detail),
         _ => (Builtin::GuestTrap, detail),
     }
+}
+
+fn one_line(error: &wasmtime::Error) -> String {
+    error.root_cause().to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }

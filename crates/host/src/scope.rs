@@ -35,6 +35,7 @@ pub struct Scope {
     // Its own and those of the calls it runs inside.
     pauses: Vec<Arc<Pause>>,
     last_refusal: Mutex<Option<Refusal>>,
+    refusals: AtomicU64,
 }
 
 impl Scope {
@@ -60,6 +61,7 @@ impl Scope {
             depth,
             host_calls: AtomicU64::new(0),
             last_refusal: Mutex::new(None),
+            refusals: AtomicU64::new(0),
         })
     }
 
@@ -149,6 +151,11 @@ impl Scope {
         self.last_refusal.lock().ok().and_then(|kept| kept.clone())
     }
 
+    /// How many of its host calls were refused so far.
+    pub(crate) fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Relaxed)
+    }
+
     /// The reason code of the last refusal, if any.
     #[must_use]
     pub fn last_reason(&self) -> Option<ReasonCode> {
@@ -190,6 +197,7 @@ impl Scope {
     }
 
     fn keep(&self, refusal: &Refusal) {
+        self.refusals.fetch_add(1, Ordering::Relaxed);
         // A poisoned lock only loses a convenience for the guest; the record is written either way.
         if let Ok(mut kept) = self.last_refusal.lock() {
             *kept = Some(refusal.clone());

@@ -97,6 +97,8 @@ builtin! {
         "Links are not created or followed to aliased files." "Copy the file instead of linking it."
     FsSpecial Block "FS-SPECIAL"
         "Only regular files and directories can be opened." "Devices, FIFOs and sockets are refused."
+    FsUnavailable Block "FS-UNAVAILABLE"
+        "A directory of this call could not be opened or copied." "Check that every offered directory exists and can be read."
     DbUnknown Block "DB-UNKNOWN"
         "This tool is not offered a database of that label." "Offer it in the tool's registration."
     DbReadOnly Block "DB-READ-ONLY"

@@ -53,6 +53,8 @@ pub struct Change {
     pub kind: ChangeKind,
     /// Absolute path as the guest sees it.
     pub guest_path: String,
+    /// True when it is, or for a deletion was, a directory.
+    pub directory: bool,
     /// Size now, or before a deletion; 0 for directories.
     pub bytes: u64,
 }
@@ -79,6 +81,10 @@ impl State {
             Self::File { bytes, .. } => bytes,
             Self::Directory | Self::Other => 0,
         }
+    }
+
+    fn change(self, kind: ChangeKind, guest_path: String) -> Change {
+        Change { kind, guest_path, directory: self == Self::Directory, bytes: self.bytes() }
     }
 }
 
@@ -150,14 +156,10 @@ impl Scratch {
                     Some(old) if old != state => ChangeKind::Modified,
                     Some(_) => continue,
                 };
-                all.push(Change { kind, guest_path: name(path), bytes: state.bytes() });
+                all.push(state.change(kind, name(path)));
             }
             let gone = before.iter().filter(|(path, _)| !now.contains_key(*path));
-            all.extend(gone.map(|(path, state)| Change {
-                kind: ChangeKind::Deleted,
-                guest_path: name(path),
-                bytes: state.bytes(),
-            }));
+            all.extend(gone.map(|(path, state)| state.change(ChangeKind::Deleted, name(path))));
         }
         all.sort_by(|a, b| (&a.guest_path, a.kind).cmp(&(&b.guest_path, b.kind)));
         let total = u64::try_from(all.len()).unwrap_or(u64::MAX);

@@ -1,6 +1,7 @@
 //! `govrun:host` as guests see it. Every function parses its input, asks the gate, and hands the grant to the effect.
 
 mod db;
+mod fs;
 mod net;
 mod tools;
 mod verdict;
@@ -81,6 +82,7 @@ impl wit::types::Host for CallState {
 /// Link the interfaces one by one: exactly those of the coverage manifest.
 pub(crate) fn add_to_linker(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     wit::types::add_to_linker::<_, HasSelf<CallState>>(linker, |s| s)?;
+    wit::fs::add_to_linker::<_, HasSelf<CallState>>(linker, |s| s)?;
     wit::net::add_to_linker::<_, HasSelf<CallState>>(linker, |s| s)?;
     wit::db::add_to_linker::<_, HasSelf<CallState>>(linker, |s| s)?;
     wit::tools::add_to_linker::<_, HasSelf<CallState>>(linker, |s| s)?;
