@@ -46,13 +46,9 @@ pub(crate) fn run(state: &StateDir, request: &Request<'_>) -> Result<Exit, Failu
     let function = arguments::function_name(request.call).map_err(|e| Failure::new(Exit::Usage, e))?;
     let engine = govrun_host::engine().map_err(|e| Failure::new(Exit::Runtime, e))?;
     let tool = tools::load(&engine, &policy, request.policy, request.component)?;
-    let list = tools::registered(&engine, &policy, request.policy)?;
+    let list = tools::callable(&tool, &engine, &policy, request.policy)?;
     let session = Session::open(state, policy, Tools { engine, list })?;
-    let executor = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::new(Exit::Runtime, e))?;
+    let executor = executor()?;
     let answer = session.who(request.agent).map(|who| {
         executor.block_on(session.runtime.call(&who, &tool, &function, Given::Wave(request.call)))
     });
@@ -61,6 +57,15 @@ pub(crate) fn run(state: &StateDir, request: &Request<'_>) -> Result<Exit, Failu
         Ok(answer) => print(&answer, request.format),
         Err(error) => refuse(&error, request.format),
     }
+}
+
+/// Where calls run.
+pub(crate) fn executor() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(Exit::Runtime, e))
 }
 
 fn print(answer: &Answer, format: Format) -> Result<Exit, Failure> {
@@ -91,7 +96,8 @@ fn print(answer: &Answer, format: Format) -> Result<Exit, Failure> {
     })
 }
 
-fn refuse(error: &CallError, format: Format) -> Result<Exit, Failure> {
+/// Say why not; the exit code says the verdict.
+pub(crate) fn refuse(error: &CallError, format: Format) -> Result<Exit, Failure> {
     let CallError::Refused(refusal) = error else {
         let exit = match error {
             CallError::NoFunction { .. } | CallError::Arguments(_) => Exit::Usage,

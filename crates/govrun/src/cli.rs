@@ -10,7 +10,7 @@ use govrun_control::Choice;
 use crate::audit::Places;
 use crate::exit::{Exit, Failure};
 use crate::state::{self, StateDir};
-use crate::{agent, approvals, audit, call, demo, inspect};
+use crate::{agent, approvals, audit, call, demo, inspect, run};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +56,26 @@ enum Command {
         /// Keep policies, log and trust file in this new folder, for a look.
         #[arg(long)]
         dir: Option<PathBuf>,
+    },
+    /// Run a WASI command under policy; its exit code is passed through.
+    Run {
+        /// The policy folder.
+        #[arg(long)]
+        policy: PathBuf,
+        /// The registered agent that runs it. Default: the only one.
+        #[arg(long)]
+        agent: Option<String>,
+        /// Offer a directory: `HOST::GUEST`, or `HOST::GUEST::ro`. Policy decides each use.
+        #[arg(long = "dir")]
+        dirs: Vec<String>,
+        /// Offer an environment variable: `NAME=VALUE`. Policy decides whether it is seen.
+        #[arg(long = "env")]
+        env: Vec<String>,
+        /// The component.
+        component: PathBuf,
+        /// Its arguments, after `--`.
+        #[arg(last = true)]
+        args: Vec<String>,
     },
     /// Let an agent component work on a task with the registered tools, each call under policy.
     Agent {
@@ -219,6 +239,10 @@ impl Cli {
                         format,
                     },
                 )
+            }
+            Command::Run { policy, agent, dirs, env, component, args } => {
+                let request = run::Request { policy, agent, component, dirs, env, args };
+                return run::run(&StateDir::find(self.state)?, &request);
             }
             Command::Demo { dir } => demo::run(dir),
             Command::Agent { policy, agent, component, task, format } => {

@@ -8,6 +8,7 @@ mod cli;
 mod demo;
 mod exit;
 mod inspect;
+mod run;
 mod state;
 mod tools;
 

@@ -36,6 +36,22 @@ pub(crate) fn load(
     Ok(Tool { name, component, offers })
 }
 
+/// The tools that `tool` can call: all registered ones when it imports `govrun:host/tools`, else none. Compiling them takes
+/// time that others need not spend.
+pub(crate) fn callable(
+    tool: &Tool,
+    engine: &govrun_host::wasmtime::Engine,
+    policy: &Policy,
+    folder: &Path,
+) -> Result<Vec<Tool>, Failure> {
+    let imports = &tool.component.inspected().imports;
+    if imports.iter().any(|import| import.name.starts_with("govrun:host/tools@")) {
+        registered(engine, policy, folder)
+    } else {
+        Ok(Vec::new())
+    }
+}
+
 /// Every registered tool that names its component file.
 ///
 /// A file whose bytes are not the registered ones is an error, not a tool.

@@ -1,7 +1,6 @@
 //! Running governed components: the only place where one is instantiated.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +9,9 @@ use govrun_audit::Absorbed;
 use govrun_verdict::{Agent, Builtin, Call, FsMode, Operation, Refusal, Stream, ToolRef, Value};
 use wasmtime::component::types::{ComponentFunc, ComponentItem};
 use wasmtime::component::{Linker, Val};
-use wasmtime::{Engine, Store, Trap};
+use wasmtime::{Engine, Store, Trap, UpdateDeadline};
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi::p2::bindings::Command;
 
 use crate::arguments::{ArgumentError, Arguments, Given};
 use crate::component::Admitted;
@@ -259,14 +260,34 @@ impl Runtime {
             }
         };
         let call = self.tool_call(who, outer, tool, function, arguments.to_policy());
-        let depth = outer.map_or(0, |scope| scope.depth().saturating_add(1));
-        if depth > MAX_DEPTH {
+        if outer.is_some_and(|scope| scope.depth() >= MAX_DEPTH) {
             return Err(CallError::refused(self.gate.refuse(&call, bounds, Builtin::LimitDepth)));
         }
         let pauses = outer.map_or(&[][..], |scope| scope.pauses());
         let grant = self.gate.admit(&call, bounds, pauses).await.map_err(CallError::refused)?;
-        let scope = Scope::enter(&self.gate, &call, &grant, depth, pauses);
-        self.run(tool, function, &scope, grant, arguments.into_vals()).await
+        let scope = Scope::enter(&self.gate, &call, &grant, outer);
+        self.run(tool, Entry::Function(function, arguments.into_vals()), &scope, grant).await
+    }
+
+    /// Run a WASI command (`wasi:cli/run`) with the arguments it is offered; the value of the answer is its exit code, an
+    /// `s32`. Policy sees a call of `NAME.run` with one argument, the list `argv`.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn command(self: &Arc<Self>, who: &Who, tool: &Tool) -> Result<Answer, CallError> {
+        if !tool.component.inspected().command {
+            return Err(CallError::NoFunction {
+                component: tool.name.to_string(),
+                function: "wasi:cli/run".to_owned(),
+                known: exports(tool),
+            });
+        }
+        let argv = tool.offers.args.iter().cloned().map(Value::Text).collect();
+        let args = Value::Record(vec![("argv".to_owned(), Value::List(argv))]);
+        let call = self.tool_call(who, None, tool, "run", args);
+        let grant = self.gate.admit(&call, None, &[]).await.map_err(CallError::refused)?;
+        let scope = Scope::enter(&self.gate, &call, &grant, None);
+        self.run(tool, Entry::Command, &scope, grant).await
     }
 
     fn function(&self, tool: &Tool, function: &str) -> Result<ComponentFunc, CallError> {
@@ -275,14 +296,10 @@ impl Runtime {
             ComponentItem::ComponentFunc(f) if name == function => Some(f),
             _ => None,
         });
-        found.ok_or_else(|| {
-            let names: Vec<&str> =
-                tool.component.inspected().functions.iter().map(|f| f.name.as_str()).collect();
-            CallError::NoFunction {
-                component: tool.name.to_string(),
-                function: function.to_owned(),
-                known: if names.is_empty() { "none".into() } else { names.join(", ") },
-            }
+        found.ok_or_else(|| CallError::NoFunction {
+            component: tool.name.to_string(),
+            function: function.to_owned(),
+            known: exports(tool),
         })
     }
 
@@ -312,12 +329,11 @@ impl Runtime {
     async fn run(
         self: &Arc<Self>,
         tool: &Tool,
-        function: &str,
+        entry: Entry<'_>,
         scope: &Arc<Scope>,
         grant: Grant,
-        params: Vec<Val>,
     ) -> Result<Answer, CallError> {
-        let fuel = scope.bounds().fuel.map_or(DEFAULT_FUEL, NonZeroU64::get);
+        let fuel = scope.fuel();
         let deadline =
             scope.bounds().deadline_ms.map_or(DEFAULT_DEADLINE, |ms| Duration::from_millis(ms.get()));
         let started = Instant::now();
@@ -338,8 +354,10 @@ impl Runtime {
             }
         };
         let left = deadline.saturating_sub(started.elapsed());
-        let ended = within(left, scope.pause(), self.invoke(&mut store, tool, function, params)).await;
-        let used = fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        let ended = within(left, scope.pause(), self.invoke(&mut store, tool, entry)).await;
+        let own = fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        let used = own.saturating_add(scope.take_owed());
+        scope.charge_outer(used);
         let state = store.data_mut();
         let printed = (state.wasi.cli.printed(Stream::Stdout), state.wasi.cli.printed(Stream::Stderr));
         let (mut absorbed, growth_refused) = (state.absorbed(), state.limiter.refused());
@@ -381,7 +399,15 @@ impl Runtime {
         // Setting fuel only fails when the engine does not count it; then the guest would have none and trap at once.
         let _ = store.set_fuel(fuel);
         store.set_epoch_deadline(1);
-        store.epoch_deadline_async_yield_and_update(1);
+        // Each tick lets other work run, and takes what the tools this one called have used from what it has left.
+        store.epoch_deadline_callback(|mut store| {
+            let owed = store.data().scope.take_owed();
+            if owed > 0 {
+                let left = store.get_fuel()?;
+                store.set_fuel(left.saturating_sub(owed))?;
+            }
+            Ok(UpdateDeadline::Yield(1))
+        });
         Ok(store)
     }
 
@@ -389,10 +415,16 @@ impl Runtime {
         &self,
         store: &mut Store<CallState>,
         tool: &Tool,
-        function: &str,
-        params: Vec<Val>,
+        entry: Entry<'_>,
     ) -> wasmtime::Result<Option<Val>> {
         let instance = self.linker.instantiate_async(&mut *store, tool.component.component()).await?;
+        let (function, params) = match entry {
+            Entry::Function(function, params) => (function, params),
+            Entry::Command => {
+                let command = Command::new(&mut *store, &instance)?;
+                return exit_code(command.wasi_cli_run().call_run(&mut *store).await).map(Some);
+            }
+        };
         let callee = instance
             .get_func(&mut *store, function)
             .ok_or_else(|| wasmtime::Error::msg("the export is gone"))?;
@@ -400,6 +432,29 @@ impl Runtime {
         callee.call_async(&mut *store, &params, &mut results).await?;
         Ok(results.into_iter().next())
     }
+}
+
+/// What of a component is called.
+enum Entry<'a> {
+    Function(&'a str, Vec<Val>),
+    /// `wasi:cli/run`.
+    Command,
+}
+
+/// A command ends by returning, or by `exit`, which unwinds it.
+fn exit_code(ended: wasmtime::Result<Result<(), ()>>) -> wasmtime::Result<Val> {
+    match ended {
+        Ok(returned) => Ok(Val::S32(i32::from(returned.is_err()))),
+        Err(error) => match error.downcast_ref::<I32Exit>() {
+            Some(exit) => Ok(Val::S32(exit.0)),
+            None => Err(error),
+        },
+    }
+}
+
+fn exports(tool: &Tool) -> String {
+    let names: Vec<&str> = tool.component.inspected().functions.iter().map(|f| f.name.as_str()).collect();
+    if names.is_empty() { "no functions".into() } else { names.join(", ") }
 }
 
 fn succeed(

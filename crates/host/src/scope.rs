@@ -1,5 +1,6 @@
 //! One running call: who acts, within which bounds, and the way its host calls pass the gate.
 
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +11,7 @@ use govrun_verdict::{
 use crate::gate::Gate;
 use crate::grant::Grant;
 use crate::pause::Pause;
-use crate::runtime::Who;
+use crate::runtime::{DEFAULT_FUEL, Who};
 
 /// Most host calls of one tool call. Each writes records, so a guest without this bound could flood the log.
 pub const MAX_HOST_CALLS: u64 = 100_000;
@@ -29,7 +30,13 @@ pub struct Scope {
     tool: Arc<ToolRef>,
     decision: DecisionId,
     bounds: Obligations,
+    outer: Option<Arc<Self>>,
     depth: u8,
+    // Most fuel of this call with everything it calls.
+    fuel: u64,
+    // What the tools it called have used, and how much of that its own store was not charged for yet.
+    nested_fuel: AtomicU64,
+    owed_fuel: AtomicU64,
     host_calls: AtomicU64,
     pause: Arc<Pause>,
     // Its own and those of the calls it runs inside.
@@ -39,30 +46,58 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// The scope of a call that `grant` permits: its host calls are bound by the grant's obligations.
-    #[must_use]
+    /// The scope of a call that `grant` permits: its host calls are bound by the grant's obligations, and its fuel by what
+    /// the call it runs inside has left.
     pub(crate) fn enter(
         gate: &Arc<Gate>,
         call: &Call,
         grant: &Grant,
-        depth: u8,
-        outer: &[Arc<Pause>],
+        outer: Option<&Arc<Self>>,
     ) -> Arc<Self> {
         let pause: Arc<Pause> = Arc::default();
+        let around = outer.map_or(&[][..], |scope| &scope.pauses);
+        let bounds = grant.obligations().clone();
+        let own = bounds.fuel.map_or(DEFAULT_FUEL, NonZeroU64::get);
         Arc::new(Self {
-            pauses: std::iter::once(&pause).chain(outer).cloned().collect(),
+            pauses: std::iter::once(&pause).chain(around).cloned().collect(),
             pause,
             gate: Arc::clone(gate),
             agent: Arc::clone(&call.agent),
             session: Arc::clone(&call.session),
             tool: Arc::clone(&call.tool),
             decision: grant.id(),
-            bounds: grant.obligations().clone(),
-            depth,
+            bounds,
+            depth: outer.map_or(0, |scope| scope.depth.saturating_add(1)),
+            fuel: outer.map_or(own, |scope| own.min(scope.fuel_for_others())),
+            outer: outer.cloned(),
+            nested_fuel: AtomicU64::new(0),
+            owed_fuel: AtomicU64::new(0),
             host_calls: AtomicU64::new(0),
             last_refusal: Mutex::new(None),
             refusals: AtomicU64::new(0),
         })
+    }
+
+    /// Most fuel of this call, with everything it calls.
+    pub(crate) const fn fuel(&self) -> u64 {
+        self.fuel
+    }
+
+    fn fuel_for_others(&self) -> u64 {
+        self.fuel.saturating_sub(self.nested_fuel.load(Ordering::Relaxed))
+    }
+
+    /// Fuel that tools called from here have used since the last time this was asked.
+    pub(crate) fn take_owed(&self) -> u64 {
+        self.owed_fuel.swap(0, Ordering::Relaxed)
+    }
+
+    /// This call used so much; the call it runs inside pays for it.
+    pub(crate) fn charge_outer(&self, used: u64) {
+        if let Some(outer) = &self.outer {
+            outer.nested_fuel.fetch_add(used, Ordering::Relaxed);
+            outer.owed_fuel.fetch_add(used, Ordering::Relaxed);
+        }
     }
 
     /// Decide and record one host call; an escalated one waits for its approval, and the call's deadline with it.

@@ -85,11 +85,7 @@ impl Demo {
         let engine = govrun_host::engine().map_err(runtime_failure)?;
         let list = tools::registered(&engine, &policy, &site.policies())?;
         let session = Session::open(&state, policy, Tools { engine, list })?;
-        let executor = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .map_err(runtime_failure)?;
+        let executor = crate::call::executor()?;
         Ok(Self { site, state, session, executor, ledger, oncall, next: 0 })
     }
 
