@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use govrun_audit::verify::Level;
 use govrun_control::Choice;
+use tracing_subscriber::EnvFilter;
 
 use crate::audit::Places;
 use crate::exit::{Exit, Failure};
@@ -20,6 +21,9 @@ Examples:
 
 Exit codes: 0 ok, 1 runtime error, 2 usage, 3 blocked, 4 throttled, 5 escalated, 6 check failed, 8 configuration";
 
+/// What is told without being asked for: that somebody could not be told.
+const QUIET: &str = "off,govrun::page=error";
+
 /// Run WebAssembly tools of AI agents under policy.
 #[derive(Debug, Parser)]
 #[command(name = "govrun", version, about, before_help = EXAMPLES)]
@@ -27,6 +31,9 @@ pub(crate) struct Cli {
     /// The state directory: keys, log, budgets. Default: `$XDG_STATE_HOME/govrun` or `~/.local/state/govrun`.
     #[arg(long, global = true, env = "GOVRUN_STATE")]
     state: Option<PathBuf>,
+    /// Trace to standard error: a level such as `info`, or a filter such as `govrun::decision=info`.
+    #[arg(long, global = true, env = "GOVRUN_LOG", value_name = "FILTER")]
+    log: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -225,6 +232,7 @@ pub(crate) enum Format {
 
 impl Cli {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        trace(self.log.as_deref().unwrap_or(QUIET))?;
         let exit = match self.command {
             Command::Inspect { component, format } => inspect::run(&component, format),
             Command::Call { policy, agent, component, call, format } => {
@@ -274,6 +282,16 @@ impl Cli {
         };
         exit.map(ExitCode::from)
     }
+}
+
+/// Spans and events on standard error, so that standard output stays data.
+fn trace(filter: &str) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(filter).map_err(|e| {
+        Failure::new(Exit::Usage, format!("`{filter}` is no trace filter: {e}; try `info` or `govrun=debug`"))
+    })?;
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    subscriber.try_init().map_err(|e| Failure::new(Exit::Runtime, e))
 }
 
 fn decide(state: &StateDir, command: &ApprovalsCommand) -> Result<Exit, Failure> {

@@ -102,7 +102,15 @@ impl StateDir {
 
 /// A policy folder that loads, or why not, every error with its place.
 pub(crate) fn load_policy(folder: &Path) -> Result<Arc<Policy>, Failure> {
-    Policy::load(folder).map(Arc::new).map_err(|e| Failure::new(Exit::Configuration, e))
+    let shown = folder.display();
+    if !folder.is_dir() {
+        let sentence = format!(
+            "there is no policy folder `{shown}`, so nothing runs; pass the folder with govrun.toml in it"
+        );
+        return Err(Failure::new(Exit::Configuration, sentence));
+    }
+    let told = |e| Failure::new(Exit::Configuration, format!("the policy in `{shown}` does not load\n{e}"));
+    Policy::load(folder).map(Arc::new).map_err(told)
 }
 
 /// Everything a governed call needs, opened in the order in which it fails closed.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use govrun_audit::Absorbed;
 use govrun_verdict::{Agent, Builtin, Call, FsMode, Operation, Refusal, Stream, ToolRef, Value};
+use tracing::Instrument as _;
 use wasmtime::component::types::{ComponentFunc, ComponentItem};
 use wasmtime::component::{Linker, Val};
 use wasmtime::{Engine, Store, Trap, UpdateDeadline};
@@ -266,7 +267,9 @@ impl Runtime {
         let pauses = outer.map_or(&[][..], |scope| scope.pauses());
         let grant = self.gate.admit(&call, bounds, pauses).await.map_err(CallError::refused)?;
         let scope = Scope::enter(&self.gate, &call, &grant, outer);
-        self.run(tool, Entry::Function(function, arguments.into_vals()), &scope, grant).await
+        let span = span(&call, &grant);
+        let entry = Entry::Function(function, arguments.into_vals());
+        self.run(tool, entry, &scope, grant).instrument(span).await
     }
 
     /// Run a WASI command (`wasi:cli/run`) with the arguments it is offered; the value of the answer is its exit code, an
@@ -287,7 +290,8 @@ impl Runtime {
         let call = self.tool_call(who, None, tool, "run", args);
         let grant = self.gate.admit(&call, None, &[]).await.map_err(CallError::refused)?;
         let scope = Scope::enter(&self.gate, &call, &grant, None);
-        self.run(tool, Entry::Command, &scope, grant).await
+        let span = span(&call, &grant);
+        self.run(tool, Entry::Command, &scope, grant).instrument(span).await
     }
 
     fn function(&self, tool: &Tool, function: &str) -> Result<ComponentFunc, CallError> {
@@ -439,6 +443,11 @@ enum Entry<'a> {
     Function(&'a str, Vec<Val>),
     /// `wasi:cli/run`.
     Command,
+}
+
+/// One span for each call: what happens inside it is told apart by it.
+fn span(call: &Call, grant: &Grant) -> tracing::Span {
+    tracing::info_span!(target: "govrun::call", "call", agent = %call.agent.name, tool = %call.tool.name, decision = %grant.id())
 }
 
 /// A command ends by returning, or by `exit`, which unwinds it.
