@@ -366,7 +366,7 @@ impl Gate {
             notify: Vec::new(),
             severity: Severity::High,
             durability,
-            disclosure: Arc::new(Disclosure::default()),
+            disclosure: Arc::clone(self.policy.disclosure()),
             epoch: self.policy.epoch(),
         }
     }
