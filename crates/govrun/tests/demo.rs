@@ -37,7 +37,7 @@ fn every_line_is_what_the_log_says_and_every_scene_holds() {
     let lines: Vec<&str> = said.lines().collect();
     let mut verdicts = BTreeMap::new();
     for (i, line) in lines.iter().enumerate() {
-        let Some((before, rest)) = line.split_once("record ") else { continue };
+        let Some((before, rest)) = line.split_once("· record ") else { continue };
         let record = &records[rest.split_whitespace().next().unwrap()];
         match record["t"].as_str().unwrap() {
             "decision" => {
@@ -45,7 +45,7 @@ fn every_line_is_what_the_log_says_and_every_scene_holds() {
                 assert!(lines[i - 1].starts_with(&format!("  {verdict} ")), "{}", lines[i - 1]);
                 assert!(lines[i - 1].contains(record["tool"]["name"].as_str().unwrap()), "{}", lines[i - 1]);
                 let (reason, rule) = (record["reason"].as_str().unwrap(), record["rule"].as_str().unwrap());
-                assert_eq!(before.trim(), format!("{reason} · rule {rule} ·"));
+                assert_eq!(before.trim(), format!("{reason} · rule {rule}"));
                 *verdicts.entry(verdict.to_owned()).or_insert(0) += 1;
             }
             "outcome" => assert!(before.contains("absorbed: ")),
