@@ -290,10 +290,11 @@ fn flip_one_byte(from: &Path, to: &Path) -> std::io::Result<()> {
         for file in std::fs::read_dir(entry.path())? {
             let file = file?;
             let mut bytes = std::fs::read(file.path())?;
-            let middle = bytes.len() / 2;
+            // One letter of what the log says about the blocked payment.
+            let at = find(&bytes, b"\"verdict\":\"block\"").map_or(usize::MAX, |at| at.saturating_add(11));
             if file.path().extension().is_some_and(|e| e == "jsonl")
                 && file.file_name() != "openings.jsonl"
-                && let Some(byte) = bytes.get_mut(middle)
+                && let Some(byte) = bytes.get_mut(at)
                 && !flipped
             {
                 *byte ^= 1;
@@ -303,6 +304,10 @@ fn flip_one_byte(from: &Path, to: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
 fn title(letter: &str, text: &str) {
