@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::cli::Format;
 use crate::exit::{Exit, Failure};
 use crate::state::StateDir;
+use crate::text::plain;
 
 /// Most approvals that are listed.
 const MAX_LISTED: u32 = 1_000;
@@ -120,22 +121,6 @@ fn find(store: &Store, id: &str, now: Timestamp) -> Result<Approval, Failure> {
     let id = ApprovalId::parse(id).map_err(|e| Failure::new(Exit::Usage, e))?;
     store.get(&id, now).map_err(dependency)?.ok_or_else(|| {
         Failure::new(Exit::Usage, format!("there is no approval `{id}`; see `govrun approvals list --all`"))
-    })
-}
-
-/// Whatever an agent put into a field, on one line and without anything a terminal would obey.
-fn plain(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().fold(String::new(), |mut out, c| {
-        if steers(c) {
-            out.extend(c.escape_unicode())
-        } else {
-            out.push(c)
-        }
-        out
     })
 }
 

@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 use crate::audit::Places;
 use crate::exit::{Exit, Failure};
 use crate::state::{self, StateDir};
-use crate::{agent, approvals, audit, call, demo, inspect, run};
+use crate::{agent, approvals, audit, call, demo, doctor, explain, inspect, run, show};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -106,6 +106,26 @@ enum Command {
     /// Verify and show the signed log.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Say why one decision came out as it did, from its record and the policy that was in force.
+    Explain {
+        /// Its id, such as `9f3c21aa04be7710-42`: refusals and `audit show` name it.
+        decision: String,
+        /// The folder of logs. Default: that of the state directory.
+        #[arg(long)]
+        audit: Option<PathBuf>,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
+    },
+    /// Check that everything a governed call needs is there and works. Changes nothing.
+    Doctor {
+        /// A policy folder to check with the components of its tools.
+        #[arg(long)]
+        policy: Option<PathBuf>,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
+    },
     /// Check policies.
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -175,11 +195,19 @@ enum AuditCommand {
         /// How much to verify: form, and integrity, and authenticity.
         #[arg(long, value_enum, default_value_t = AuditLevel::L2)]
         level: AuditLevel,
+        /// How to print the report.
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
     },
-    /// Print the records, oldest first, one JSON object a line.
+    /// Print the records, oldest first, one a line.
     Show {
         /// The folder of logs. Default: that of the state directory.
         folder: Option<PathBuf>,
+        #[command(flatten)]
+        filter: show::Filter,
+        /// How to print them.
+        #[arg(long, value_enum, default_value_t = show::Lines::Jsonl)]
+        format: show::Lines,
     },
 }
 
@@ -260,17 +288,23 @@ impl Cli {
             Command::Keys(KeysCommand::Approver { name, roles }) => {
                 StateDir::find(self.state)?.add_approver(&name, roles)
             }
-            Command::Audit(AuditCommand::Verify { folder, trust, level }) => {
+            Command::Audit(AuditCommand::Verify { folder, trust, level, format }) => {
                 let places = places(self.state, folder, trust)?;
                 let level = match level {
                     AuditLevel::L0 => Level::L0,
                     AuditLevel::L1 => Level::L1,
                     AuditLevel::L2 => Level::L2,
                 };
-                return Ok(audit::check(&places.folder, &places.trust, level));
+                return audit::check(&places.folder, &places.trust, level, format);
             }
-            Command::Audit(AuditCommand::Show { folder }) => {
-                audit::show(&places(self.state, folder, None)?.folder)
+            Command::Audit(AuditCommand::Show { folder, filter, format }) => {
+                show::run(&places(self.state, folder, None)?.folder, &filter, format)
+            }
+            Command::Explain { decision, audit, format } => {
+                explain::run(&places(self.state, audit, None)?.folder, &decision, format)
+            }
+            Command::Doctor { policy, format } => {
+                doctor::run(&StateDir::find(self.state)?, policy.as_deref(), format)
             }
             Command::Policy(PolicyCommand::Check { folder }) => check(&folder),
             Command::Keys(KeysCommand::Init { origin }) => {

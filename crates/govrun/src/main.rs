@@ -6,11 +6,16 @@ mod audit;
 mod call;
 mod cli;
 mod demo;
+mod doctor;
 mod exit;
+mod explain;
 mod inspect;
 mod run;
+mod show;
 mod state;
+mod text;
 mod tools;
+mod verified;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,7 @@
 //! The state directory: keys, log and store of one installation.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -85,7 +86,7 @@ impl StateDir {
     }
 
     pub(crate) fn init_keys(&self, origin: &str) -> Result<KeyStore, Failure> {
-        std::fs::create_dir_all(&self.0).map_err(|e| {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(|e| {
             Failure::new(
                 Exit::Configuration,
                 format!("cannot make the state directory {}: {e}; pass --state DIR", self.0.display()),

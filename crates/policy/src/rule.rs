@@ -148,6 +148,8 @@ pub struct RuleInfo {
     pub mode: Mode,
     /// Its reason code, also where it comes from the default.
     pub reason: ReasonCode,
+    /// Its message as it is written, placeholders and all.
+    pub message: Option<String>,
     /// Severity of its refusals.
     pub severity: Severity,
     /// Names of its budgets.
@@ -215,6 +217,7 @@ fn info(rule: &Rule, table: &Table<'_>, tags: BTreeMap<String, Vec<String>>) -> 
         verdict: rule.effect.verdict(),
         mode: if rule.shadow { Mode::Shadow } else { Mode::Enforce },
         reason: rule.reason.clone(),
+        message: table.get("message").and_then(|item| item.text().map(str::to_owned)),
         severity: rule.severity,
         limit: rule.budgets.iter().map(|b| Arc::clone(&b.budget.name)).collect(),
         notify: rule.notify.clone(),
