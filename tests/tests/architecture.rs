@@ -17,7 +17,18 @@ const EDGES: &[(&str, &[&str])] = &[
     ("govrun-audit", &["govrun-verdict"]),
     ("govrun-control", &["govrun-verdict"]),
     ("govrun-host", &["govrun-verdict", "govrun-policy", "govrun-audit", "govrun-control"]),
-    ("govrun", &["govrun-verdict", "govrun-policy", "govrun-audit", "govrun-control", "govrun-host"]),
+    ("govrun-gateway", &["govrun-verdict", "govrun-policy", "govrun-audit", "govrun-control", "govrun-host"]),
+    (
+        "govrun",
+        &[
+            "govrun-verdict",
+            "govrun-policy",
+            "govrun-audit",
+            "govrun-control",
+            "govrun-host",
+            "govrun-gateway",
+        ],
+    ),
     ("govrun-testkit", &["govrun-verdict"]),
 ];
 

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 
 use govrun_verdict::{
     Call, DbLimits, Decision, Disclosure, EscalateTo, FsMode, HttpTarget, LogId, Obligations, OnTimeout,
-    Operation, Profile, ToolRef, Value,
+    Operation, Profile, SqlFacts, ToolRef, Transport, Value,
 };
 
 use crate::commit::{Opening, Salts, commitment};
@@ -109,9 +109,16 @@ impl<'a> Discloser<'a> {
                 let ip = self.field("host", "ip".to_owned(), ip)?;
                 Ok(vec![self.text("host", host)?, ip, plain("port", number(*port))])
             }
-            Operation::Db { db, statement, .. } => {
-                Ok(vec![self.label(db)?, self.text("statement", statement)?])
+            Operation::NetDns { host } => Ok(vec![self.text("host", host)?]),
+            Operation::NetSocket { transport, host, ip, port } => {
+                self.socket(*transport, host.as_deref(), ip.to_string(), *port)
             }
+            Operation::Db { db, statement, facts, .. } => self.database(db, statement, facts.as_deref()),
+            Operation::Kv { store, key, .. } => Ok(vec![self.label("store", store)?, self.text("key", key)?]),
+            Operation::Model { model, tokens } => {
+                Ok(vec![self.text("model", model)?, plain("tokens", number(*tokens))])
+            }
+            Operation::Secret { name } => Ok(vec![self.text("name", name)?]),
             Operation::EnvRead { name } => Ok(vec![self.text("name", name)?]),
             Operation::Stdio(stream) => {
                 let name = match stream {
@@ -142,16 +149,54 @@ impl<'a> Discloser<'a> {
         ])
     }
 
-    /// Labels of databases are names of the policy; text that cannot be one came from the guest.
-    fn label(&mut self, db: &str) -> Result<Field<'static>, EncodeError> {
-        let label = (1..=64).contains(&db.len())
-            && db.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.');
-        if label { Ok(plain("db", Value::Text(db.to_owned()))) } else { self.text("db", db) }
+    fn socket(
+        &mut self,
+        transport: Transport,
+        host: Option<&str>,
+        ip: String,
+        port: u16,
+    ) -> Result<Vec<Field<'static>>, EncodeError> {
+        let mut fields = vec![plain("transport", Value::Text(transport.name().to_owned()))];
+        if let Some(host) = host {
+            fields.push(self.text("host", host)?);
+        }
+        // The address says as much as the name it came from.
+        fields.push(self.field("host", "ip".to_owned(), Value::Text(ip))?);
+        fields.push(plain("port", number(port)));
+        Ok(fields)
+    }
+
+    fn database(
+        &mut self,
+        db: &str,
+        statement: &str,
+        facts: Option<&SqlFacts>,
+    ) -> Result<Vec<Field<'static>>, EncodeError> {
+        let mut fields = vec![self.label("db", db)?, self.text("statement", statement)?];
+        let Some(SqlFacts { class, tables, columns, functions }) = facts else { return Ok(fields) };
+        let list = |names: &[String]| Value::List(names.iter().cloned().map(Value::Text).collect());
+        // The names are the guest's words, as the statement is.
+        for (name, value) in [
+            ("stmt", Value::Text(class.clone())),
+            ("tables", list(tables)),
+            ("columns", list(columns)),
+            ("functions", list(functions)),
+        ] {
+            fields.push(self.field("statement", name.to_owned(), value)?);
+        }
+        Ok(fields)
+    }
+
+    /// Labels of databases and stores are names of the policy; text that cannot be one came from the guest.
+    fn label(&mut self, name: &'static str, label: &str) -> Result<Field<'static>, EncodeError> {
+        let sound = (1..=64).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.');
+        if sound { Ok(plain(name, Value::Text(label.to_owned()))) } else { self.text(name, label) }
     }
 }
 
-fn number(port: u16) -> Value {
-    Value::number(&port.to_string())
+fn number(number: impl Into<u64>) -> Value {
+    Value::number(&number.into().to_string())
 }
 
 fn plain(name: &'static str, value: Value) -> Field<'static> {

@@ -208,7 +208,12 @@ proptest! {
         let mut call = call(Operation::ToolCall { args: Value::Record(vec![(text.clone(), value)]) });
         call.session = text.as_str().into();
         record(&log, &call, &decision).unwrap();
-        call.operation = Operation::Db { op: govrun_verdict::DbOp::Query, db: text.clone(), statement: text };
+        call.operation = Operation::Db {
+            op: govrun_verdict::DbOp::Query,
+            db: text.clone(),
+            statement: text,
+            facts: None,
+        };
         record(&log, &call, &decision).unwrap();
         log.close().unwrap();
         prop_assert_eq!(check(&site, Level::L2).exit_code(), 0);

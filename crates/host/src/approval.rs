@@ -105,6 +105,18 @@ fn fields(operation: &Operation) -> Vec<(String, String)> {
         Operation::NetConnect { host, ip, port } => {
             vec![one("host", host.clone()), one("ip", ip.to_string()), one("port", port.to_string())]
         }
+        Operation::NetDns { host } => vec![one("host", host.clone())],
+        Operation::NetSocket { transport, host, ip, port } => vec![
+            one("transport", transport.name().to_owned()),
+            one("host", host.clone().unwrap_or_default()),
+            one("ip", ip.to_string()),
+            one("port", port.to_string()),
+        ],
+        Operation::Kv { store, key, .. } => vec![one("store", store.clone()), one("key", key.clone())],
+        Operation::Model { model, tokens } => {
+            vec![one("model", model.clone()), one("tokens", tokens.to_string())]
+        }
+        Operation::Secret { name } => vec![one("name", name.clone())],
         Operation::Db { db, statement, .. } => {
             vec![one("db", db.clone()), one("statement", statement.clone())]
         }

@@ -307,10 +307,17 @@ fn floor(call: &Call) -> Floor {
     match &call.operation {
         Operation::NetConnect { ip, .. } if address::special(*ip).is_some() => Floor::Special,
         Operation::NetConnect { .. } => Floor::Public,
+        // Nobody decided on a name before: unlike a request's connection, it needs a rule even to a public address.
+        Operation::NetSocket { ip, .. } if address::special(*ip).is_some() => Floor::Special,
         Operation::ToolCall { .. }
         | Operation::Fs { .. }
         | Operation::HttpRequest(_)
+        | Operation::NetDns { .. }
+        | Operation::NetSocket { .. }
         | Operation::Db { .. }
+        | Operation::Kv { .. }
+        | Operation::Model { .. }
+        | Operation::Secret { .. }
         | Operation::EnvRead { .. }
         | Operation::ArgsRead
         | Operation::Stdio(_)

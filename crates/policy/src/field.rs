@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
-use govrun_verdict::{Action, Call, Operation, Value};
+use govrun_verdict::{Action, Call, Operation, SqlFacts, Value};
 use rust_decimal::Decimal;
 
 /// Deepest dotted argument name.
@@ -26,6 +26,15 @@ pub(crate) enum Field {
     Statement,
     Name,
     Ip,
+    Transport,
+    Store,
+    Key,
+    Model,
+    Tokens,
+    Stmt,
+    Tables,
+    Columns,
+    Functions,
     /// An argument of a tool call, by its dotted name without `args.`.
     Arg(Box<str>),
 }
@@ -49,7 +58,7 @@ pub(crate) enum Known<'a> {
 }
 
 /// Names of all attributes but arguments.
-pub(crate) const FIELD_NAMES: [&str; 13] = [
+pub(crate) const FIELD_NAMES: [&str; 22] = [
     "agent",
     "tenant",
     "tool",
@@ -63,6 +72,15 @@ pub(crate) const FIELD_NAMES: [&str; 13] = [
     "statement",
     "name",
     "ip",
+    "transport",
+    "store",
+    "key",
+    "model",
+    "tokens",
+    "stmt",
+    "tables",
+    "columns",
+    "functions",
 ];
 
 impl Field {
@@ -87,6 +105,15 @@ impl Field {
             "statement" => Self::Statement,
             "name" => Self::Name,
             "ip" => Self::Ip,
+            "transport" => Self::Transport,
+            "store" => Self::Store,
+            "key" => Self::Key,
+            "model" => Self::Model,
+            "tokens" => Self::Tokens,
+            "stmt" => Self::Stmt,
+            "tables" => Self::Tables,
+            "columns" => Self::Columns,
+            "functions" => Self::Functions,
             _ => return None,
         })
     }
@@ -104,11 +131,24 @@ impl Field {
                     | Action::FsStat
                     | Action::HttpRequest
             ),
-            Self::Host | Self::Port => matches!(action, Action::HttpRequest | Action::NetConnect),
+            Self::Host => matches!(
+                action,
+                Action::HttpRequest | Action::NetConnect | Action::NetDns | Action::NetSocket
+            ),
+            Self::Port => {
+                matches!(action, Action::HttpRequest | Action::NetConnect | Action::NetSocket)
+            }
+            Self::Transport => matches!(action, Action::NetSocket),
+            Self::Store | Self::Key => {
+                matches!(action, Action::KvGet | Action::KvList | Action::KvSet | Action::KvDelete)
+            }
+            Self::Model | Self::Tokens => matches!(action, Action::ModelCall),
             Self::Scheme | Self::Method => matches!(action, Action::HttpRequest),
-            Self::Db | Self::Statement => matches!(action, Action::DbQuery | Action::DbExecute),
-            Self::Name => matches!(action, Action::EnvRead),
-            Self::Ip => matches!(action, Action::NetConnect),
+            Self::Db | Self::Statement | Self::Stmt | Self::Tables | Self::Columns | Self::Functions => {
+                matches!(action, Action::DbQuery | Action::DbExecute)
+            }
+            Self::Name => matches!(action, Action::EnvRead | Action::SecretRead),
+            Self::Ip => matches!(action, Action::NetConnect | Action::NetSocket),
             Self::Arg(_) => matches!(action, Action::ToolCall),
         }
     }
@@ -135,6 +175,15 @@ impl Field {
             | Self::Statement
             | Self::Name
             | Self::Ip
+            | Self::Transport
+            | Self::Store
+            | Self::Key
+            | Self::Model
+            | Self::Tokens
+            | Self::Stmt
+            | Self::Tables
+            | Self::Columns
+            | Self::Functions
             | Self::Arg(_) => Cow::Borrowed(text),
         }
     }
@@ -161,7 +210,16 @@ impl Field {
             | Self::Db
             | Self::Statement
             | Self::Name
-            | Self::Ip => self.read_resource(&call.operation),
+            | Self::Ip
+            | Self::Transport
+            | Self::Store
+            | Self::Key
+            | Self::Model
+            | Self::Tokens
+            | Self::Stmt
+            | Self::Tables
+            | Self::Columns
+            | Self::Functions => self.read_resource(&call.operation),
         }
     }
 
@@ -169,20 +227,43 @@ impl Field {
         Known::Text(self.fold(text))
     }
 
+    fn of_statement<'a>(&self, facts: &'a SqlFacts) -> Known<'a> {
+        match self {
+            Self::Stmt => self.text(&facts.class),
+            Self::Tables => Known::List(facts.tables.len()),
+            Self::Columns => Known::List(facts.columns.len()),
+            Self::Functions => Known::List(facts.functions.len()),
+            _ => Known::Absent,
+        }
+    }
+
     fn read_resource<'a>(&self, operation: &'a Operation) -> Known<'a> {
         match (self, operation) {
             (Self::Path, Operation::Fs { path, .. }) => self.text(path),
             (Self::Path, Operation::HttpRequest(target)) => self.text(&target.path),
             (Self::Host, Operation::HttpRequest(target)) => self.text(&target.host),
-            (Self::Host, Operation::NetConnect { host, .. }) => self.text(host),
+            (Self::Host, Operation::NetConnect { host, .. } | Operation::NetDns { host }) => self.text(host),
+            (Self::Host, Operation::NetSocket { host, .. }) => {
+                host.as_deref().map_or(Known::Absent, |host| self.text(host))
+            }
             (Self::Port, Operation::HttpRequest(target)) => Known::Number(target.port.into()),
-            (Self::Port, Operation::NetConnect { port, .. }) => Known::Number((*port).into()),
+            (Self::Port, Operation::NetConnect { port, .. } | Operation::NetSocket { port, .. }) => {
+                Known::Number((*port).into())
+            }
             (Self::Scheme, Operation::HttpRequest(target)) => self.text(target.scheme.name()),
             (Self::Method, Operation::HttpRequest(target)) => self.text(&target.method),
             (Self::Db, Operation::Db { db, .. }) => self.text(db),
             (Self::Statement, Operation::Db { statement, .. }) => self.text(statement),
-            (Self::Name, Operation::EnvRead { name }) => self.text(name),
-            (Self::Ip, Operation::NetConnect { ip, .. }) => Known::Ip(*ip),
+            (Self::Name, Operation::EnvRead { name } | Operation::Secret { name }) => self.text(name),
+            (Self::Ip, Operation::NetConnect { ip, .. } | Operation::NetSocket { ip, .. }) => Known::Ip(*ip),
+            (Self::Transport, Operation::NetSocket { transport, .. }) => self.text(transport.name()),
+            (Self::Store, Operation::Kv { store, .. }) => self.text(store),
+            (Self::Key, Operation::Kv { key, .. }) => self.text(key),
+            (Self::Model, Operation::Model { model, .. }) => self.text(model),
+            (Self::Tokens, Operation::Model { tokens, .. }) => Known::Number((*tokens).into()),
+            (Self::Stmt | Self::Tables | Self::Columns | Self::Functions, Operation::Db { facts, .. }) => {
+                facts.as_deref().map_or(Known::Unknowable, |facts| self.of_statement(facts))
+            }
             _ => Known::Absent,
         }
     }
@@ -230,6 +311,15 @@ impl fmt::Display for Field {
             Self::Statement => "statement",
             Self::Name => "name",
             Self::Ip => "ip",
+            Self::Transport => "transport",
+            Self::Store => "store",
+            Self::Key => "key",
+            Self::Model => "model",
+            Self::Tokens => "tokens",
+            Self::Stmt => "stmt",
+            Self::Tables => "tables",
+            Self::Columns => "columns",
+            Self::Functions => "functions",
             Self::Arg(dotted) => return write!(f, "args.{dotted}"),
         };
         f.write_str(name)

@@ -238,11 +238,19 @@ impl ActionIndex {
                 self.host(&target.host, found);
                 self.path(&target.path, found);
             }
-            Operation::NetConnect { host, .. } => self.host(host, found),
+            Operation::NetConnect { host, .. }
+            | Operation::NetDns { host }
+            | Operation::NetSocket { host: Some(host), .. } => self.host(host, found),
             Operation::Db { db, .. } if self.has(Kind::Db) => self.look_up(key(Kind::Db, db), found),
-            Operation::EnvRead { name } if self.has(Kind::Name) => self.look_up(key(Kind::Name, name), found),
+            Operation::EnvRead { name } | Operation::Secret { name } if self.has(Kind::Name) => {
+                self.look_up(key(Kind::Name, name), found);
+            }
             Operation::Db { .. }
             | Operation::EnvRead { .. }
+            | Operation::Secret { .. }
+            | Operation::NetSocket { host: None, .. }
+            | Operation::Kv { .. }
+            | Operation::Model { .. }
             | Operation::ToolCall { .. }
             | Operation::ArgsRead
             | Operation::Stdio(_)
@@ -307,7 +315,11 @@ fn keys_of(test: &ScopeTest) -> Option<Keys> {
         | ScopeTest::Scheme(_)
         | ScopeTest::Method(_)
         | ScopeTest::Cidr(_)
-        | ScopeTest::Stream(_) => None,
+        | ScopeTest::Stream(_)
+        | ScopeTest::Transport(_)
+        | ScopeTest::Store(_)
+        | ScopeTest::Key(_)
+        | ScopeTest::Model(_) => None,
     }
 }
 

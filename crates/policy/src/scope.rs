@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use govrun_verdict::{Action, Call, Digest, Operation, Scheme, Stream};
+use govrun_verdict::{Action, Call, Digest, Operation, Scheme, Stream, Transport};
 use smallvec::SmallVec;
 
 use crate::cidr::Cidr;
@@ -22,13 +22,21 @@ pub(crate) const fn slot(action: Action) -> usize {
         Action::FsStat => 5,
         Action::HttpRequest => 6,
         Action::NetConnect => 7,
-        Action::DbQuery => 8,
-        Action::DbExecute => 9,
-        Action::EnvRead => 10,
-        Action::ArgsRead => 11,
-        Action::Stdio => 12,
-        Action::Clock => 13,
-        Action::Random => 14,
+        Action::NetDns => 8,
+        Action::NetSocket => 9,
+        Action::DbQuery => 10,
+        Action::DbExecute => 11,
+        Action::KvGet => 12,
+        Action::KvList => 13,
+        Action::KvSet => 14,
+        Action::KvDelete => 15,
+        Action::ModelCall => 16,
+        Action::SecretRead => 17,
+        Action::EnvRead => 18,
+        Action::ArgsRead => 19,
+        Action::Stdio => 20,
+        Action::Clock => 21,
+        Action::Random => 22,
     }
 }
 
@@ -61,6 +69,10 @@ pub(crate) enum ScopeTest {
     Db(Vec<Arc<str>>),
     Name(Globs),
     Stream(Vec<Stream>),
+    Transport(Vec<Transport>),
+    Store(Vec<Arc<str>>),
+    Key(Globs),
+    Model(Globs),
 }
 
 impl Scope {
@@ -92,7 +104,11 @@ impl ScopeTest {
             | Self::Cidr(_)
             | Self::Db(_)
             | Self::Name(_)
-            | Self::Stream(_) => self.holds_resource(&call.operation),
+            | Self::Stream(_)
+            | Self::Transport(_)
+            | Self::Store(_)
+            | Self::Key(_)
+            | Self::Model(_) => self.holds_resource(&call.operation),
         }
     }
 
@@ -102,16 +118,31 @@ impl ScopeTest {
             (Self::Path(globs), Operation::Fs { path, .. }) => any(globs, path),
             (Self::Path(globs), Operation::HttpRequest(target)) => any(globs, &target.path),
             (Self::Host(globs), Operation::HttpRequest(target)) => any(globs, &target.host),
-            (Self::Host(globs), Operation::NetConnect { host, .. }) => any(globs, host),
+            (Self::Host(globs), Operation::NetConnect { host, .. } | Operation::NetDns { host }) => {
+                any(globs, host)
+            }
+            (Self::Host(globs), Operation::NetSocket { host, .. }) => {
+                host.as_ref().is_some_and(|host| any(globs, host))
+            }
             (Self::Port(ports), Operation::HttpRequest(target)) => ports.contains(&target.port),
-            (Self::Port(ports), Operation::NetConnect { port, .. }) => ports.contains(port),
+            (Self::Port(ports), Operation::NetConnect { port, .. } | Operation::NetSocket { port, .. }) => {
+                ports.contains(port)
+            }
             (Self::Scheme(schemes), Operation::HttpRequest(target)) => schemes.contains(&target.scheme),
             (Self::Method(methods), Operation::HttpRequest(target)) => {
                 methods.iter().any(|m| m.eq_ignore_ascii_case(&target.method))
             }
-            (Self::Cidr(ranges), Operation::NetConnect { ip, .. }) => ranges.iter().any(|r| r.contains(*ip)),
+            (Self::Cidr(ranges), Operation::NetConnect { ip, .. } | Operation::NetSocket { ip, .. }) => {
+                ranges.iter().any(|r| r.contains(*ip))
+            }
+            (Self::Transport(transports), Operation::NetSocket { transport, .. }) => {
+                transports.contains(transport)
+            }
+            (Self::Store(labels), Operation::Kv { store, .. }) => labels.iter().any(|l| **l == **store),
+            (Self::Key(globs), Operation::Kv { key, .. }) => any(globs, key),
+            (Self::Model(globs), Operation::Model { model, .. }) => any(globs, model),
             (Self::Db(labels), Operation::Db { db, .. }) => labels.iter().any(|l| **l == **db),
-            (Self::Name(globs), Operation::EnvRead { name }) => any(globs, name),
+            (Self::Name(globs), Operation::EnvRead { name } | Operation::Secret { name }) => any(globs, name),
             (Self::Stream(streams), Operation::Stdio(stream)) => streams.contains(stream),
             _ => false,
         }
@@ -119,9 +150,26 @@ impl ScopeTest {
 }
 
 /// Keys of `match`; [`is_of`] says for which actions each is valid.
-const KEYS: [&str; 15] = [
-    "action", "agent", "tenant", "tool", "caller", "digest", "path", "host", "port", "scheme", "method",
-    "cidr", "db", "name", "stream",
+const KEYS: [&str; 19] = [
+    "action",
+    "agent",
+    "tenant",
+    "tool",
+    "caller",
+    "digest",
+    "path",
+    "host",
+    "port",
+    "scheme",
+    "method",
+    "cidr",
+    "db",
+    "name",
+    "stream",
+    "transport",
+    "store",
+    "key",
+    "model",
 ];
 
 fn is_of(key: &str, action: Action) -> bool {
@@ -204,6 +252,13 @@ fn test(entry: &Entry<'_>) -> Option<ScopeTest> {
             let streams = [("stdout", Stream::Stdout), ("stderr", Stream::Stderr)];
             ScopeTest::Stream(each(item, |i, _| i.one_of(&streams))?)
         }
+        "transport" => {
+            let transports = [("tcp", Transport::Tcp), ("udp", Transport::Udp)];
+            ScopeTest::Transport(each(item, |i, _| i.one_of(&transports))?)
+        }
+        "store" => ScopeTest::Store(each(item, |i, _| names::plain(i, "a store's label"))?),
+        "key" => ScopeTest::Key(globs(item, GlobKind::Name)?),
+        "model" => ScopeTest::Model(globs(item, GlobKind::Name)?),
         "method" => ScopeTest::Method(each(item, method)?),
         "port" => ScopeTest::Port(ports(item)?),
         _ => return None,

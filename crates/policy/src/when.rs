@@ -181,7 +181,10 @@ fn one_of(field: &Field, items: &[Item<'_>], negated: bool) -> Option<Test> {
 fn fits(field: &Field, item: &Item<'_>, no_texts: bool, numbers: bool) {
     match field {
         Field::Arg(_) => {}
-        Field::Port if !numbers => item.fail("`port` is a number"),
+        Field::Port | Field::Tokens if !numbers => item.fail(format!("`{field}` is a number")),
+        Field::Tables | Field::Columns | Field::Functions => {
+            item.fail_with(format!("`{field}` is a list"), "ask about it with `len`");
+        }
         Field::Ip => item.fail_with("`ip` is an address", "ask about it with `cidr`"),
         Field::Agent
         | Field::Tenant
@@ -194,6 +197,11 @@ fn fits(field: &Field, item: &Item<'_>, no_texts: bool, numbers: bool) {
         | Field::Db
         | Field::Statement
         | Field::Name
+        | Field::Transport
+        | Field::Store
+        | Field::Key
+        | Field::Model
+        | Field::Stmt
             if no_texts =>
         {
             item.fail(format!("`{field}` is text"));
@@ -209,7 +217,13 @@ fn fits(field: &Field, item: &Item<'_>, no_texts: bool, numbers: bool) {
         | Field::Method
         | Field::Db
         | Field::Statement
-        | Field::Name => {}
+        | Field::Name
+        | Field::Transport
+        | Field::Store
+        | Field::Key
+        | Field::Model
+        | Field::Tokens
+        | Field::Stmt => {}
     }
 }
 
@@ -251,6 +265,15 @@ fn globs(field: &Field, item: &Item<'_>) -> Option<Vec<Glob>> {
         | Field::Statement
         | Field::Name
         | Field::Ip
+        | Field::Transport
+        | Field::Store
+        | Field::Key
+        | Field::Model
+        | Field::Tokens
+        | Field::Stmt
+        | Field::Tables
+        | Field::Columns
+        | Field::Functions
         | Field::Arg(_) => GlobKind::Name,
     };
     Some(item.texts()?.iter().filter_map(|(i, text)| i.checked(Glob::new(&field.fold(text), kind))).collect())

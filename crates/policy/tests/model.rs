@@ -13,7 +13,7 @@ use govrun_policy::{Context, Policy};
 use govrun_testkit::model::{self, Answer, Asks, Bounds, Does, Rule};
 use govrun_verdict::{
     Action, Agent, Call, DbOp, Decision, Digest, Egress, FsOp, HttpTarget, Obligations, Operation, Profile,
-    Scheme, Severity, Timestamp, ToolRef, Value,
+    Scheme, Severity, Timestamp, ToolRef, Transport, Value,
 };
 use proptest::collection::{btree_set, vec};
 use proptest::option;
@@ -43,11 +43,15 @@ const BUDGETS: [&str; 3] = ["b1", "b2", "b3"];
 const TARGETS: [&str; 3] = ["n1", "n2", "n3"];
 const FUELS: [u64; 3] = [100, 200, 300];
 /// Sets of actions a rule may select, with the attributes that all of them have.
-const KINDS: [(&[Action], &[&str], &[&str]); 7] = [
+const KINDS: [(&[Action], &[&str], &[&str]); 11] = [
     (&[Action::ToolCall], &["agent", "tool", "tenant"], &["args.n", "args.t", "args.r.x", "agent", "tenant"]),
     (&[Action::FsRead, Action::FsWrite], &["agent", "tool", "path"], &["path", "tenant"]),
     (&[Action::HttpRequest], &["agent", "host", "path"], &["host", "path", "tenant"]),
     (&[Action::NetConnect], &["host", "agent"], &["host", "tenant"]),
+    (&[Action::NetSocket], &["host", "agent"], &["host", "tenant"]),
+    (&[Action::NetDns], &["host"], &["host"]),
+    (&[Action::SecretRead], &["name"], &["name"]),
+    (&[Action::ModelCall], &["model"], &["model"]),
     (&[Action::EnvRead], &["name", "tool"], &["name"]),
     (&[Action::DbExecute, Action::DbQuery], &["db", "agent"], &["tenant"]),
     (&Action::ALL, &["agent", "tool", "tenant"], &["tenant", "agent"]),
@@ -61,6 +65,7 @@ fn globs_for(key: &'static str) -> &'static [&'static str] {
         "host" => &HOST_GLOBS,
         "name" => &["HOME", "H*", "*"],
         "db" => &["ledger", "other"],
+        "model" => &["gpt-*", "gpt-x", "*"],
         "tenant" => &["acme", "globex"],
         other => panic!("no globs for {other}"),
     }
@@ -112,7 +117,7 @@ fn rule() -> impl Strategy<Value = Rule> {
                 })
                 .collect::<Vec<_>>()
         });
-        let cidr = if actions == [Action::NetConnect] {
+        let cidr = if actions == [Action::NetConnect] || actions == [Action::NetSocket] {
             subsequence(&CIDRS[..], 0..=2).boxed()
         } else {
             Just(vec![]).boxed()
@@ -186,7 +191,15 @@ fn operation() -> impl Strategy<Value = Operation> {
         }),
         1 => select(&["HOME", "PATH"][..]).prop_map(|name| Operation::EnvRead { name: name.into() }),
         1 => select(&["ledger", "other"][..]).prop_map(|db| Operation::Db {
-            op: DbOp::Execute, db: db.into(), statement: "select 1".into(),
+            op: DbOp::Execute, db: db.into(), statement: "select 1".into(), facts: None,
+        }),
+        1 => select(&HOSTS[..]).prop_map(|host| Operation::NetDns { host: host.into() }),
+        2 => (option::of(select(&HOSTS[..])), select(&IPS[..])).prop_map(|(host, ip)| Operation::NetSocket {
+            transport: Transport::Tcp, host: host.map(Into::into), ip: ip.parse().unwrap(), port: 443,
+        }),
+        1 => select(&["HOME", "PATH"][..]).prop_map(|name| Operation::Secret { name: name.into() }),
+        1 => select(&["gpt-x", "other"][..]).prop_map(|model| Operation::Model {
+            model: model.into(), tokens: 100,
         }),
         1 => Just(Operation::Clock),
     ]

@@ -126,15 +126,15 @@ fn level(does: &Does) -> u8 {
 }
 
 fn resolve(hits: &[(&Rule, bool)], default: &Does, call: &Call, bounds: Option<Bounds>) -> Answer {
-    let address = if let Operation::NetConnect { ip, .. } = &call.operation { Some(*ip) } else { None };
-    let special = address.is_some_and(is_private);
+    let connects = matches!(call.operation, Operation::NetConnect { .. });
+    let special = address(call).is_some_and(is_private);
     let permitted = hits.iter().any(|(rule, unknown)| {
         !unknown && (1..=3).contains(&level(&rule.does)) && (!special || !rule.cidr.is_empty())
     });
-    let floor = match (special, address) {
+    let floor = match (special, connects) {
         (true, _) if !permitted => Some(("builtin:address-not-granted", &Does::Block)),
-        (false, Some(_)) => Some(("builtin:public-address", &Does::Allow(None))),
-        (false, None) if !permitted => Some(("-", default)),
+        (false, true) => Some(("builtin:public-address", &Does::Allow(None))),
+        (false, false) if !permitted => Some(("-", default)),
         _ => None,
     };
     let joined = floor.filter(|(name, _)| *name == "-").map(|(_, does)| does);
@@ -237,8 +237,15 @@ fn and(conditions: &[(&'static str, Asks)], call: &Call) -> Option<bool> {
     }
 }
 
+fn address(call: &Call) -> Option<IpAddr> {
+    match &call.operation {
+        Operation::NetConnect { ip, .. } | Operation::NetSocket { ip, .. } => Some(*ip),
+        _ => None,
+    }
+}
+
 fn in_range(rule: &Rule, call: &Call) -> bool {
-    let Operation::NetConnect { ip, .. } = &call.operation else { return false };
+    let Some(ip) = address(call) else { return false };
     rule.cidr.iter().any(|(net, bits)| match (net, ip) {
         (IpAddr::V4(net), IpAddr::V4(ip)) => {
             (0..*bits).all(|i| (net.to_bits() ^ ip.to_bits()) >> (31 - i) & 1 == 0)
@@ -258,8 +265,12 @@ fn text(key: &str, call: &Call) -> Option<String> {
         ("path", Operation::Fs { path, .. }) => Some(path.clone()),
         ("path", Operation::HttpRequest(target)) => Some(target.path.clone()),
         ("host", Operation::HttpRequest(target)) => Some(target.host.clone()),
-        ("host", Operation::NetConnect { host, .. }) => Some(host.clone()),
-        ("name", Operation::EnvRead { name }) => Some(name.clone()),
+        ("host", Operation::NetConnect { host, .. } | Operation::NetDns { host }) => Some(host.clone()),
+        ("host", Operation::NetSocket { host, .. }) => host.clone(),
+        ("name", Operation::EnvRead { name } | Operation::Secret { name }) => Some(name.clone()),
+        ("store", Operation::Kv { store, .. }) => Some(store.clone()),
+        ("key", Operation::Kv { key, .. }) => Some(key.clone()),
+        ("model", Operation::Model { model, .. }) => Some(model.clone()),
         ("db", Operation::Db { db, .. }) => Some(db.clone()),
         _ => None,
     }

@@ -29,11 +29,27 @@ pub enum Action {
     HttpRequest,
     /// Connect to the address a request resolved to.
     NetConnect,
+    /// Resolve a name on behalf of the guest: the name itself tells somebody something.
+    NetDns,
+    /// Connect or send from a socket that the guest opened itself.
+    NetSocket,
     /// Run one read-only SQL statement.
     DbQuery,
     /// Run one writing SQL statement.
     DbExecute,
-    /// See one environment variable.
+    /// Read one key of a key-value store.
+    KvGet,
+    /// List keys of a key-value store.
+    KvList,
+    /// Set one key of a key-value store.
+    KvSet,
+    /// Delete one key of a key-value store.
+    KvDelete,
+    /// Ask a model.
+    ModelCall,
+    /// Have the host put a secret where the guest asked for it; the guest never sees it.
+    SecretRead,
+    /// See one environment variable or configuration value.
     EnvRead,
     /// See the program arguments.
     ArgsRead,
@@ -47,7 +63,7 @@ pub enum Action {
 
 impl Action {
     /// All actions, in the order of their declaration.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 23] = [
         Self::ToolCall,
         Self::FsRead,
         Self::FsWrite,
@@ -56,8 +72,16 @@ impl Action {
         Self::FsStat,
         Self::HttpRequest,
         Self::NetConnect,
+        Self::NetDns,
+        Self::NetSocket,
         Self::DbQuery,
         Self::DbExecute,
+        Self::KvGet,
+        Self::KvList,
+        Self::KvSet,
+        Self::KvDelete,
+        Self::ModelCall,
+        Self::SecretRead,
         Self::EnvRead,
         Self::ArgsRead,
         Self::Stdio,
@@ -77,8 +101,16 @@ impl Action {
             Self::FsStat => "fs.stat",
             Self::HttpRequest => "http.request",
             Self::NetConnect => "net.connect",
+            Self::NetDns => "net.dns",
+            Self::NetSocket => "net.socket",
             Self::DbQuery => "db.query",
             Self::DbExecute => "db.execute",
+            Self::KvGet => "kv.get",
+            Self::KvList => "kv.list",
+            Self::KvSet => "kv.set",
+            Self::KvDelete => "kv.delete",
+            Self::ModelCall => "model.call",
+            Self::SecretRead => "secret.read",
             Self::EnvRead => "env.read",
             Self::ArgsRead => "args.read",
             Self::Stdio => "stdio.write",
@@ -96,7 +128,10 @@ impl Action {
     /// True for actions that leave the machine (policy may cut all of them with `egress = "none"`).
     #[must_use]
     pub const fn is_egress(self) -> bool {
-        matches!(self, Self::HttpRequest | Self::NetConnect)
+        matches!(
+            self,
+            Self::HttpRequest | Self::NetConnect | Self::NetDns | Self::NetSocket | Self::ModelCall
+        )
     }
 
     /// True for actions that change something or leave the machine; their records are `sealed` by default.
@@ -108,11 +143,19 @@ impl Action {
             | Self::FsDelete
             | Self::HttpRequest
             | Self::NetConnect
-            | Self::DbExecute => true,
+            | Self::NetDns
+            | Self::NetSocket
+            | Self::DbExecute
+            | Self::KvSet
+            | Self::KvDelete
+            | Self::ModelCall
+            | Self::SecretRead => true,
             Self::FsRead
             | Self::FsList
             | Self::FsStat
             | Self::DbQuery
+            | Self::KvGet
+            | Self::KvList
             | Self::EnvRead
             | Self::ArgsRead
             | Self::Stdio
@@ -169,6 +212,52 @@ pub enum DbOp {
     Query,
     /// See [`Action::DbExecute`].
     Execute,
+}
+
+/// Which key-value operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KvOp {
+    /// See [`Action::KvGet`].
+    Get,
+    /// See [`Action::KvList`].
+    List,
+    /// See [`Action::KvSet`].
+    Set,
+    /// See [`Action::KvDelete`].
+    Delete,
+}
+
+/// Transport of a guest's own socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// A connection.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+impl Transport {
+    /// `tcp` or `udp`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// What a parser makes of a SQL statement: for policy to judge by, never what enforcement relies on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct SqlFacts {
+    /// Lower-case kind of the statement, such as `select`, `insert`, `update`, `delete`, `create-table`.
+    pub class: String,
+    /// Lower-case names of the tables it names, sorted, without repetition; `schema.table` where it says so.
+    pub tables: Vec<String>,
+    /// Lower-case names of the columns it names, sorted, without repetition; `*` for all of a table.
+    pub columns: Vec<String>,
+    /// Lower-case names of the functions it calls, sorted, without repetition.
+    pub functions: Vec<String>,
 }
 
 /// URL scheme of a request.
@@ -243,6 +332,22 @@ pub enum Operation {
         /// TCP port.
         port: u16,
     },
+    /// Resolve a name.
+    NetDns {
+        /// Lower-case name without trailing dot.
+        host: String,
+    },
+    /// Connect, or send a datagram, from a guest's own socket.
+    NetSocket {
+        /// Which kind of socket.
+        transport: Transport,
+        /// The name that resolved to the address in this call, if one did.
+        host: Option<String>,
+        /// The address.
+        ip: IpAddr,
+        /// The port.
+        port: u16,
+    },
     /// Run a SQL statement.
     Db {
         /// Reading or writing.
@@ -251,6 +356,29 @@ pub enum Operation {
         db: String,
         /// The statement as given.
         statement: String,
+        /// What a parser makes of it; `None` when it cannot be parsed, so that nothing is known of it.
+        facts: Option<Arc<SqlFacts>>,
+    },
+    /// Use a key-value store.
+    Kv {
+        /// What is done.
+        op: KvOp,
+        /// Label of the store, as offered by the tool's registration.
+        store: String,
+        /// The key; for a listing, the cursor's text or nothing.
+        key: String,
+    },
+    /// Ask a model.
+    Model {
+        /// Name of the model, as the guest asks for it.
+        model: String,
+        /// Most tokens that question and answer may have together.
+        tokens: u64,
+    },
+    /// Have a secret put somewhere.
+    Secret {
+        /// Its name in the policy.
+        name: String,
     },
     /// See one environment variable by name.
     EnvRead {
@@ -282,6 +410,16 @@ impl Operation {
             },
             Self::HttpRequest(_) => Action::HttpRequest,
             Self::NetConnect { .. } => Action::NetConnect,
+            Self::NetDns { .. } => Action::NetDns,
+            Self::NetSocket { .. } => Action::NetSocket,
+            Self::Kv { op, .. } => match op {
+                KvOp::Get => Action::KvGet,
+                KvOp::List => Action::KvList,
+                KvOp::Set => Action::KvSet,
+                KvOp::Delete => Action::KvDelete,
+            },
+            Self::Model { .. } => Action::ModelCall,
+            Self::Secret { .. } => Action::SecretRead,
             Self::Db { op, .. } => match op {
                 DbOp::Query => Action::DbQuery,
                 DbOp::Execute => Action::DbExecute,

@@ -11,7 +11,10 @@ mod obligation;
 mod reason;
 mod value;
 
-pub use call::{Action, Agent, Attr, Call, DbOp, FsOp, HttpTarget, Operation, Scheme, Stream, ToolRef};
+pub use call::{
+    Action, Agent, Attr, Call, DbOp, FsOp, HttpTarget, KvOp, Operation, Scheme, SqlFacts, Stream, ToolRef,
+    Transport,
+};
 pub use decision::{
     Budget, BudgetLevel, BudgetUse, Decision, DecisionId, Disclosure, Durability, EscalateTo, Matched, Mode,
     OnTimeout, Refusal, RuleVerdict, Severity, Shadow, Verdict,

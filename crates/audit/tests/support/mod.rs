@@ -318,7 +318,27 @@ pub fn operations() -> Vec<Operation> {
             query: Some("q=1".into()),
         }),
         Operation::NetConnect { host: "api.example".into(), ip: "192.0.2.1".parse().unwrap(), port: 443 },
-        Operation::Db { op: DbOp::Query, db: "orders".into(), statement: "select 1".into() },
+        Operation::Db { op: DbOp::Query, db: "orders".into(), statement: "select 1".into(), facts: None },
+        Operation::Db {
+            op: DbOp::Execute,
+            db: "orders".into(),
+            statement: "delete from orders".into(),
+            facts: Some(Arc::new(SqlFacts {
+                class: "delete".into(),
+                tables: vec!["orders".into()],
+                ..SqlFacts::default()
+            })),
+        },
+        Operation::NetDns { host: "api.example".into() },
+        Operation::NetSocket {
+            transport: Transport::Udp,
+            host: None,
+            ip: "192.0.2.1".parse().unwrap(),
+            port: 53,
+        },
+        Operation::Kv { op: KvOp::Set, store: "cache".into(), key: "k".into() },
+        Operation::Model { model: "m".into(), tokens: 100 },
+        Operation::Secret { name: "api-key".into() },
         Operation::EnvRead { name: "HOME".into() },
         Operation::ArgsRead,
         Operation::Stdio(Stream::Stdout),

@@ -68,7 +68,7 @@ impl CallState {
         params: Vec<db::Value>,
     ) -> Result<SqlOutcome, GuestError> {
         let label = self.wasi.table.get(connection)?.label.clone();
-        let operation = Operation::Db { op, db: label.clone(), statement };
+        let operation = Operation::Db { op, db: label.clone(), statement, facts: None };
         if !self.databases.offers(&label) {
             return Err(self.scope().refuse(operation, Builtin::DbUnknown).into());
         }
@@ -113,7 +113,7 @@ impl CallState {
                 grant.finish(&Outcome::failed(kind));
                 Err(match reason {
                     Some(reason) => {
-                        let operation = Operation::Db { op, db: label.to_owned(), statement };
+                        let operation = Operation::Db { op, db: label.to_owned(), statement, facts: None };
                         self.scope().refuse(operation, reason).into()
                     }
                     None => GuestError::failed(error),

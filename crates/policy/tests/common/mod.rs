@@ -67,7 +67,7 @@ pub(crate) fn request(host: &str) -> Call {
 }
 
 pub(crate) fn query(statement: &str) -> Call {
-    call(Operation::Db { op: DbOp::Query, db: "ledger".into(), statement: statement.into() })
+    call(Operation::Db { op: DbOp::Query, db: "ledger".into(), statement: statement.into(), facts: None })
 }
 
 pub(crate) fn text(t: &str) -> Value {
