@@ -72,7 +72,16 @@ fn governed(root: &Path) -> (Arc<Runtime>, Who, Tool) {
     let policy = Arc::new(Policy::compile(&Sources { files }).unwrap());
     let agent = policy.agent("bench").unwrap();
     let store = StateStore::open(root).unwrap();
-    let gate = Gate::open(Parts { policy, log, store, clock, trust, webhooks: Webhooks::new() }).unwrap();
+    let gate = Gate::open(Parts {
+        policy,
+        log,
+        store,
+        clock,
+        trust,
+        webhooks: Webhooks::new(),
+        waits: Box::new(()),
+    })
+    .unwrap();
     let engine = engine().unwrap();
     let component =
         Inspected::from_bytes(&engine, Path::new("search.wasm"), COMPONENT).unwrap().admit().unwrap();

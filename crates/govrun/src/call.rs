@@ -48,24 +48,13 @@ pub(crate) fn run(state: &StateDir, request: &Request<'_>) -> Result<Exit, Failu
     let tool = tools::load(&engine, &policy, request.policy, request.component)?;
     let list = tools::callable(&tool, &engine, &policy, request.policy)?;
     let session = Session::open(state, policy, Tools { engine, list })?;
-    let executor = executor()?;
-    let answer = session.who(request.agent).map(|who| {
-        executor.block_on(session.runtime.call(&who, &tool, &function, Given::Wave(request.call)))
-    });
+    let who = session.who(request.agent);
+    let answer = session.drive(session.runtime.call(&who, &tool, &function, Given::Wave(request.call)));
     session.close();
     match answer? {
         Ok(answer) => print(&answer, request.format),
         Err(error) => refuse(&error, request.format),
     }
-}
-
-/// Where calls run.
-pub(crate) fn executor() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::new(Exit::Runtime, e))
 }
 
 fn print(answer: &Answer, format: Format) -> Result<Exit, Failure> {

@@ -19,7 +19,8 @@ Examples:
   govrun policy check policies             every error of a policy folder, with file, line and column
   govrun call --policy policies --agent finance-1 payments.wasm 'send(\"ACME\", 48000)'
 
-Exit codes: 0 ok, 1 runtime error, 2 usage, 3 blocked, 4 throttled, 5 escalated, 6 check failed, 8 configuration";
+Exit codes: 0 ok, 1 runtime error, 2 usage, 3 blocked, 4 throttled, 5 escalated, 6 check failed, 8 configuration,
+  9 log or store unavailable, 130 interrupted";
 
 /// What is told without being asked for: that somebody could not be told.
 const QUIET: &str = "off,govrun::page=error";

@@ -24,6 +24,8 @@ pub(crate) enum Exit {
     Configuration,
     /// 9: the log or the store cannot be used.
     Dependency,
+    /// 130: ended by an interrupt, as shells have it.
+    Interrupted,
 }
 
 impl From<Exit> for ExitCode {
@@ -38,6 +40,7 @@ impl From<Exit> for ExitCode {
             Exit::Check => 6,
             Exit::Configuration => 8,
             Exit::Dependency => 9,
+            Exit::Interrupted => 130,
         })
     }
 }

@@ -16,6 +16,7 @@ mod state;
 mod text;
 mod tools;
 mod verified;
+mod wait;
 
 use std::process::ExitCode;
 

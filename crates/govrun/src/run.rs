@@ -35,8 +35,8 @@ pub(crate) fn run(state: &StateDir, request: &Request) -> Result<ExitCode, Failu
         None => only_agent(&policy)?,
     };
     let session = Session::open(state, policy, Tools { engine, list })?;
-    let executor = call::executor()?;
-    let answer = session.who(&agent).map(|who| executor.block_on(session.runtime.command(&who, &tool)));
+    let who = session.who(&agent);
+    let answer = session.drive(session.runtime.command(&who, &tool));
     session.close();
     match answer? {
         Ok(answer) => Ok(finished(&answer)),

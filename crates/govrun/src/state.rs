@@ -9,11 +9,16 @@ use govrun_audit::{Approver, ApproverKey, Clock, KeyStore, Log, SystemClock, Tru
 use govrun_control::Store;
 use govrun_host::{Gate, Parts, Runtime, Tool, Webhooks, Who};
 use govrun_policy::{Policy, Webhook};
+use govrun_verdict::Agent;
 
 use crate::exit::{Exit, Failure};
+use crate::wait::{Tickets, executor, interrupted};
 
 /// Origin of the logs of an installation that was not given another one.
 const DEFAULT_ORIGIN: &str = "govrun.local/log";
+
+/// Longest part of an unknown agent's name that a record keeps, in characters.
+const MAX_UNKNOWN_NAME: usize = 64;
 
 /// Where everything of one installation lives.
 #[derive(Debug, Clone)]
@@ -119,6 +124,7 @@ pub(crate) struct Session {
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) policy: Arc<Policy>,
     pub(crate) log: Log,
+    waiting: Tickets,
 }
 
 impl Session {
@@ -131,26 +137,46 @@ impl Session {
         let trust = Trust::load(&state.trust()).map_err(|e| Failure::new(Exit::Configuration, e))?;
         let store = Store::open(&state.0).map_err(|e| unavailable(&e))?;
         let webhooks = webhooks(&policy)?;
-        let parts = Parts { policy: Arc::clone(&policy), log: log.clone(), store, clock, trust, webhooks };
+        let waiting = Tickets::default();
+        let parts = Parts {
+            policy: Arc::clone(&policy),
+            log: log.clone(),
+            store,
+            clock,
+            trust,
+            webhooks,
+            waits: Box::new(waiting.clone()),
+        };
         let gate = Gate::open(parts).map_err(|e| unavailable(&e))?;
         let runtime =
             Runtime::new(tools.engine, gate, tools.list).map_err(|e| Failure::new(Exit::Runtime, e))?;
-        Ok(Self { runtime, policy, log })
+        Ok(Self { runtime, policy, log, waiting })
     }
 
-    /// The registered agent of this name, or one that policy refuses by name.
-    pub(crate) fn who(&self, agent: &str) -> Result<Who, Failure> {
-        let registered = self.policy.agent(agent).ok_or_else(|| {
+    /// Drive a call to its end. An interrupt ends it where it stands: what it did is in the log, which is closed by the
+    /// caller, and what it waits for stays to be decided.
+    pub(crate) fn drive<T>(&self, call: impl Future<Output = T>) -> Result<T, Failure> {
+        let executor = executor()?;
+        executor.block_on(async {
+            tokio::select! {
+                answer = call => Ok(answer),
+                signal = interrupted() => Err(match signal {
+                    Ok(()) => self.waiting.interrupted(),
+                    Err(e) => Failure::new(Exit::Runtime, format!("signals cannot be received: {e}")),
+                }),
+            }
+        })
+    }
+
+    /// The registered agent of this name, or one that is refused, and recorded, as unknown.
+    pub(crate) fn who(&self, agent: &str) -> Who {
+        let agent = self.policy.agent(agent).unwrap_or_else(|| {
             let known: Vec<&str> = self.policy.agents().map(|a| &*a.name).collect();
-            Failure::new(
-                Exit::Block,
-                format!(
-                    "agent `{agent}` is not in the registry (AGENT-UNKNOWN); registered: {}; add an [[agent]] entry to the policy",
-                    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
-                ),
-            )
-        })?;
-        Ok(Who { session: Arc::clone(&registered.name), agent: registered })
+            eprintln!("govrun: the policy registers these agents: {}", known.join(", "));
+            let shown: String = agent.chars().filter(|c| !c.is_control()).take(MAX_UNKNOWN_NAME).collect();
+            Arc::new(Agent { name: format!("unknown:{shown}").into(), tenant: None })
+        });
+        Who { session: Arc::clone(&agent.name), agent }
     }
 
     /// Seal the log. Anything recorded so far verifies afterwards.

@@ -5,7 +5,7 @@
 mod common;
 
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Ledger, command, component, govrun, policies_with_ledger, records, text};
@@ -134,6 +134,25 @@ fn a_killed_caller_leaves_its_approval_for_the_same_call_of_a_new_process() {
     assert_eq!(site.ledger.seen().len(), 1);
     let verified = govrun(site.path(), &["audit", "verify"]);
     assert_ne!(verified.status.code(), Some(1), "{}", text(&verified.stdout));
+}
+
+#[test]
+fn an_interrupt_while_waiting_says_what_stays_and_the_log_is_closed() {
+    let site = Site::new();
+    let waiting = site.start(LARGE);
+    let id = site.waiting(1).remove(0);
+    let pid = waiting.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let (code, said) = finish(waiting);
+    assert_eq!(code, 5, "{said}");
+    assert!(said.contains(&format!("waits for treasury; see `govrun approvals show {id}`")), "{said}");
+    assert!(said.contains(&format!("interrupted; approval {id} stays")), "{said}");
+    assert_eq!(govrun(site.path(), &["audit", "verify"]).status.code(), Some(0), "the log was closed");
+    assert_eq!(site.answer("approve", &id, "erin").0, 0);
+    assert!(site.ledger.seen().is_empty(), "nobody calls");
+    let (code, said) = finish(site.start(LARGE));
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(site.ledger.seen().len(), 1);
 }
 
 #[test]

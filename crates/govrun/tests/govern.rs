@@ -92,6 +92,10 @@ fn mistakes_get_one_sentence_and_their_exit_code() {
         assert_eq!(out.status.code(), Some(code), "{agent} {wasm} {asked}: {said}");
         assert!(said.contains("govrun: ") && !said.contains("panicked"), "{said}");
     }
+    let unknown: Vec<_> =
+        records(state.path()).into_iter().filter(|r| r["reason"] == "AGENT-UNKNOWN").collect();
+    assert_eq!(unknown.len(), 1, "who is not registered is refused on the record");
+    assert_eq!(unknown[0]["agent"], "unknown:nobody");
     let broken = state.path().join("broken");
     std::fs::create_dir_all(&broken).unwrap();
     std::fs::write(broken.join("govrun.toml"), "schema = 1\npakcs = []\n").unwrap();

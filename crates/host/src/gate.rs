@@ -9,8 +9,8 @@ use govrun_audit::{
 use govrun_control::{Approval, ApprovalId, Reservation, Reserved, State, Store, Ticket};
 use govrun_policy::{Context, Policy};
 use govrun_verdict::{
-    BudgetLevel, Builtin, Call, Decision, DecisionId, Disclosure, Durability, Mode, Obligations, Refusal,
-    RuleId, Severity, Timestamp, Verdict,
+    Action, BudgetLevel, Builtin, Call, Decision, DecisionId, Disclosure, Durability, Mode, Obligations,
+    Refusal, RuleId, Severity, Timestamp, Verdict,
 };
 
 use crate::approval::{POLL, encode};
@@ -24,6 +24,7 @@ pub struct Gate {
     store: Store,
     trust: Trust,
     pager: Pager,
+    waits: Box<dyn Waits>,
     ledger: Arc<Ledger>,
 }
 
@@ -36,6 +37,20 @@ pub enum GateError {
     /// The thread that sends pages.
     #[error("pages cannot be sent: {0}")]
     Pager(#[from] std::io::Error),
+}
+
+/// Told of the approvals that calls of a gate wait for.
+pub trait Waits: Send + Sync {
+    /// A call is about to wait for it.
+    fn begins(&self, approval: &Approval);
+    /// The call waits no longer, because it was decided or expired; not called for a call that was cancelled.
+    fn ends(&self, approval: &Approval);
+}
+
+/// Nobody is told.
+impl Waits for () {
+    fn begins(&self, _: &Approval) {}
+    fn ends(&self, _: &Approval) {}
 }
 
 /// What a gate is made of.
@@ -52,6 +67,8 @@ pub struct Parts {
     pub trust: Trust,
     /// Where the policy's notification targets lead.
     pub webhooks: Webhooks,
+    /// Who is told that a call waits.
+    pub waits: Box<dyn Waits>,
 }
 
 /// The log with the clock that stamps it: where grants report what became of them.
@@ -76,11 +93,11 @@ impl Gate {
     /// # Errors
     /// When the log cannot be written: without a record nothing may run.
     pub fn open(parts: Parts) -> Result<Arc<Self>, GateError> {
-        let Parts { policy, log, store, clock, trust, webhooks } = parts;
+        let Parts { policy, log, store, clock, trust, webhooks, waits } = parts;
         log.archive_policy(policy.epoch(), policy.bundle())?;
         log.policy_load(&PolicyLoadEntry { epoch: policy.epoch(), previous: None, env: policy.env() })?;
         let pager = Pager::start(webhooks)?;
-        Ok(Arc::new(Self { policy, store, trust, pager, ledger: Arc::new(Ledger { log, clock }) }))
+        Ok(Arc::new(Self { policy, store, trust, pager, waits, ledger: Arc::new(Ledger { log, clock }) }))
     }
 
     /// The policy in force.
@@ -122,9 +139,11 @@ impl Gate {
             Entered::Granted(grant) => return Ok(*grant),
             Entered::Escalated(ticket, _) => ticket,
         };
+        self.waits.begins(&ticket.approval);
         let waiting = Waiting::begin(pauses);
         let ended = self.decided(&ticket.approval.id).await;
         drop(waiting);
+        self.waits.ends(&ticket.approval);
         match ended {
             Ok(()) => self.redeem(call, bounds, &ticket.approval.id),
             Err(reason) => Err(self.refuse(call, bounds, reason)),
@@ -145,6 +164,10 @@ impl Gate {
     }
 
     fn enter(&self, call: &Call, bounds: Option<&Obligations>) -> Result<Entered, Refusal> {
+        // Rules may be about `*`: whoever is not registered never gets as far as the rules.
+        if call.action() == Action::ToolCall && self.policy.agent(&call.agent.name).is_none() {
+            return Err(self.refuse(call, bounds, Builtin::AgentUnknown));
+        }
         let settled = self.settle(call, bounds, None)?;
         let receipt = self.recorded(call, bounds, &settled)?;
         if settled.decision.verdict != Verdict::Escalate {

@@ -24,7 +24,7 @@ mod wasi;
 pub use approval::statement as approval_statement;
 pub use databases::DatabaseOffers;
 pub use engine::engine;
-pub use gate::{Gate, GateError, Parts};
+pub use gate::{Gate, GateError, Parts, Waits};
 pub use grant::{Grant, Outcome};
 pub use notify::{WebhookError, Webhooks, webhook};
 pub use runtime::{Answer, CallError, DEFAULT_DEADLINE, DEFAULT_FUEL, Offers, Runtime, Tool, Who};

@@ -81,7 +81,15 @@ fn world() -> World {
     let policy = Arc::new(Policy::compile(&Sources { files }).unwrap_or_else(|e| unreachable!("{e}")));
     let agent = policy.agent("a").unwrap();
     let store = Store::open(&at("state")).unwrap();
-    let parts = Parts { policy, log: log.clone(), store, clock, trust, webhooks: Webhooks::new() };
+    let parts = Parts {
+        policy,
+        log: log.clone(),
+        store,
+        clock,
+        trust,
+        webhooks: Webhooks::new(),
+        waits: Box::new(()),
+    };
     let gate = Gate::open(parts).unwrap();
     let engine = engine().unwrap();
     let path: PathBuf =

@@ -85,7 +85,7 @@ impl Demo {
         let engine = govrun_host::engine().map_err(runtime_failure)?;
         let list = tools::registered(&engine, &policy, &site.policies())?;
         let session = Session::open(&state, policy, Tools { engine, list })?;
-        let executor = crate::call::executor()?;
+        let executor = crate::wait::executor()?;
         Ok(Self { site, state, session, executor, ledger, oncall, next: 0 })
     }
 
@@ -114,7 +114,7 @@ impl Demo {
             function: function.to_owned(),
             known: "none".to_owned(),
         };
-        let who = self.session.who(agent).map_err(|_| unknown())?;
+        let who = self.session.who(agent);
         let found = self.session.runtime.tools().find(|t| &*t.name == tool).cloned().ok_or_else(unknown)?;
         let runtime: Arc<Runtime> = Arc::clone(&self.session.runtime);
         self.executor.block_on(runtime.call(&who, &found, function, Given::Wave(call)))
