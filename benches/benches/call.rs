@@ -86,7 +86,11 @@ fn governed(root: &Path) -> (Arc<Runtime>, Who, Tool) {
     let component =
         Inspected::from_bytes(&engine, Path::new("search.wasm"), COMPONENT).unwrap().admit().unwrap();
     let tool = Tool { name: "web".into(), component, offers: Offers::default() };
-    (Runtime::new(engine, gate, Vec::new()).unwrap(), Who { agent, session: "bench".into() }, tool)
+    (
+        Runtime::new(engine, gate, Vec::new()).unwrap(),
+        Who { agent, session: "bench".into(), hold: None },
+        tool,
+    )
 }
 
 fn calls(c: &mut Criterion) {

@@ -176,7 +176,7 @@ impl Session {
             let shown: String = agent.chars().filter(|c| !c.is_control()).take(MAX_UNKNOWN_NAME).collect();
             Arc::new(Agent { name: format!("unknown:{shown}").into(), tenant: None })
         });
-        Who { session: Arc::clone(&agent.name), agent }
+        Who { session: Arc::clone(&agent.name), agent, hold: None }
     }
 
     /// Seal the log. Anything recorded so far verifies afterwards.

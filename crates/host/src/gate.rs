@@ -1,6 +1,7 @@
 //! The one way from a call to its effect: decide, charge the limits, record, and only then mint a grant.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use govrun_audit::{
     ApprovalEvent, Clock, DecisionEntry, Inputs, Log, OutcomeEntry, OutcomeStatus, PolicyLoadEntry, Receipt,
@@ -125,7 +126,7 @@ impl Gate {
     }
 
     /// Decide, charge and record one call. A grant is the only way on. While an escalated call waits for its approval, the
-    /// clocks of `pauses` stand still.
+    /// clocks of `pauses` stand still; after `hold` it is refused with its ticket, and the approval stays to be decided.
     ///
     /// # Errors
     /// Why not, for the caller: throttled, denied, expired, blocked, or something on the path itself failed.
@@ -134,19 +135,25 @@ impl Gate {
         call: &Call,
         bounds: Option<&Obligations>,
         pauses: &[Arc<Pause>],
+        hold: Option<Duration>,
     ) -> Result<Grant, Refusal> {
-        let ticket = match self.enter(call, bounds)? {
+        let (ticket, refusal) = match self.enter(call, bounds)? {
             Entered::Granted(grant) => return Ok(*grant),
-            Entered::Escalated(ticket, _) => ticket,
+            Entered::Escalated(ticket, refusal) => (ticket, refusal),
         };
         self.waits.begins(&ticket.approval);
         let waiting = Waiting::begin(pauses);
-        let ended = self.decided(&ticket.approval.id).await;
+        let decided = self.decided(&ticket.approval.id);
+        let ended = match hold {
+            Some(hold) => tokio::time::timeout(hold, decided).await,
+            None => Ok(decided.await),
+        };
         drop(waiting);
         self.waits.ends(&ticket.approval);
         match ended {
-            Ok(()) => self.redeem(call, bounds, &ticket.approval.id),
-            Err(reason) => Err(self.refuse(call, bounds, reason)),
+            Ok(Ok(())) => self.redeem(call, bounds, &ticket.approval.id),
+            Ok(Err(reason)) => Err(self.refuse(call, bounds, reason)),
+            Err(_elapsed) => Err(*refusal),
         }
     }
 

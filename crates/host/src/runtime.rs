@@ -42,6 +42,8 @@ pub struct Who {
     pub agent: Arc<Agent>,
     /// Its session.
     pub session: Arc<str>,
+    /// Longest that a call waits for an approval before it is refused with its ticket; `None`: as long as the rule says.
+    pub hold: Option<Duration>,
 }
 
 /// A tool component with what it is offered. Offers never widen what policy grants.
@@ -265,8 +267,8 @@ impl Runtime {
             return Err(CallError::refused(self.gate.refuse(&call, bounds, Builtin::LimitDepth)));
         }
         let pauses = outer.map_or(&[][..], |scope| scope.pauses());
-        let grant = self.gate.admit(&call, bounds, pauses).await.map_err(CallError::refused)?;
-        let scope = Scope::enter(&self.gate, &call, &grant, outer);
+        let grant = self.gate.admit(&call, bounds, pauses, who.hold).await.map_err(CallError::refused)?;
+        let scope = Scope::enter(&self.gate, &call, &grant, outer, who.hold);
         let span = span(&call, &grant);
         let entry = Entry::Function(function, arguments.into_vals());
         self.run(tool, entry, &scope, grant).instrument(span).await
@@ -288,8 +290,8 @@ impl Runtime {
         let argv = tool.offers.args.iter().cloned().map(Value::Text).collect();
         let args = Value::Record(vec![("argv".to_owned(), Value::List(argv))]);
         let call = self.tool_call(who, None, tool, "run", args);
-        let grant = self.gate.admit(&call, None, &[]).await.map_err(CallError::refused)?;
-        let scope = Scope::enter(&self.gate, &call, &grant, None);
+        let grant = self.gate.admit(&call, None, &[], who.hold).await.map_err(CallError::refused)?;
+        let scope = Scope::enter(&self.gate, &call, &grant, None, who.hold);
         let span = span(&call, &grant);
         self.run(tool, Entry::Command, &scope, grant).instrument(span).await
     }

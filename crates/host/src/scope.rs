@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use govrun_verdict::{
     Agent, Builtin, Call, DecisionId, Digest, Obligations, Operation, ReasonCode, Refusal, ToolRef, Value,
@@ -27,6 +28,7 @@ pub struct Scope {
     gate: Arc<Gate>,
     agent: Arc<Agent>,
     session: Arc<str>,
+    hold: Option<Duration>,
     tool: Arc<ToolRef>,
     decision: DecisionId,
     bounds: Obligations,
@@ -53,6 +55,7 @@ impl Scope {
         call: &Call,
         grant: &Grant,
         outer: Option<&Arc<Self>>,
+        hold: Option<Duration>,
     ) -> Arc<Self> {
         let pause: Arc<Pause> = Arc::default();
         let around = outer.map_or(&[][..], |scope| &scope.pauses);
@@ -64,6 +67,7 @@ impl Scope {
             gate: Arc::clone(gate),
             agent: Arc::clone(&call.agent),
             session: Arc::clone(&call.session),
+            hold,
             tool: Arc::clone(&call.tool),
             decision: grant.id(),
             bounds,
@@ -108,7 +112,7 @@ impl Scope {
         let call = self.call(operation);
         let answer = match self.over_budget(&call) {
             Some(refusal) => Err(refusal),
-            None => self.gate.admit(&call, Some(&self.bounds), &self.pauses).await,
+            None => self.gate.admit(&call, Some(&self.bounds), &self.pauses, self.hold).await,
         };
         self.remember(answer)
     }
@@ -143,7 +147,7 @@ impl Scope {
     /// Who acts.
     #[must_use]
     pub fn who(&self) -> Who {
-        Who { agent: Arc::clone(&self.agent), session: Arc::clone(&self.session) }
+        Who { agent: Arc::clone(&self.agent), session: Arc::clone(&self.session), hold: self.hold }
     }
 
     /// The acting tool.

@@ -100,7 +100,7 @@ fn world() -> World {
     let runtime = Runtime::new(engine, gate, vec![tool.clone()]).unwrap();
     let executor =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    World { root, runtime, log, who: Who { agent, session: "a".into() }, tool, executor }
+    World { root, runtime, log, who: Who { agent, session: "a".into(), hold: None }, tool, executor }
 }
 
 impl World {
