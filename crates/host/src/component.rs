@@ -1,13 +1,15 @@
 //! A component, checked against the coverage manifest before anything of it can run.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use govrun_verdict::{Builtin, Digest};
 use wasmtime::Engine;
-use wasmtime::component::Component;
 use wasmtime::component::types::{ComponentFunc, ComponentItem};
+use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::coverage::{self, Interface};
+use crate::runtime::CallState;
 
 /// Largest component file, in bytes.
 pub const MAX_COMPONENT_BYTES: u64 = 128 * 1024 * 1024;
@@ -99,6 +101,8 @@ pub struct Inspected {
 #[derive(Clone)]
 pub struct Admitted {
     inspected: Inspected,
+    // Linked once, at the first call; every call makes its own instance of it.
+    linked: Arc<OnceLock<InstancePre<CallState>>>,
 }
 
 impl Inspected {
@@ -149,7 +153,7 @@ impl Inspected {
     pub fn admit(self) -> Result<Admitted, LoadError> {
         match self.imports.iter().find(|i| i.interface.is_none()) {
             Some(import) => Err(LoadError::Import { path: self.path, import: import.name.clone() }),
-            None => Ok(Admitted { inspected: self }),
+            None => Ok(Admitted { inspected: self, linked: Arc::default() }),
         }
     }
 }
@@ -165,6 +169,16 @@ impl Admitted {
     #[must_use]
     pub const fn component(&self) -> &Component {
         &self.inspected.component
+    }
+
+    /// The component with its imports resolved, ready to be instantiated. Every runtime has the same imports, and an
+    /// engine only accepts what it compiled itself.
+    pub(crate) fn linked(&self, linker: &Linker<CallState>) -> wasmtime::Result<&InstancePre<CallState>> {
+        if let Some(linked) = self.linked.get() {
+            return Ok(linked);
+        }
+        let linked = linker.instantiate_pre(&self.inspected.component)?;
+        Ok(self.linked.get_or_init(|| linked))
     }
 }
 

@@ -3,19 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use govrun_audit::{
-    ApprovalEvent, Clock, DecisionEntry, Inputs, Log, OutcomeEntry, OutcomeStatus, PolicyLoadEntry, Receipt,
-    Trust,
-};
+use govrun_audit::{ApprovalEvent, Clock, DecisionEntry, Inputs, Log, PolicyLoadEntry, Receipt, Trust};
 use govrun_control::{Approval, ApprovalId, Reservation, Reserved, State, Store, Ticket};
 use govrun_policy::{Context, Policy};
 use govrun_verdict::{
-    Action, BudgetLevel, Builtin, Call, Decision, DecisionId, Disclosure, Durability, Mode, Obligations,
-    Refusal, RuleId, Severity, Timestamp, Verdict,
+    Action, BudgetLevel, Builtin, Call, Decision, DecisionId, Durability, Mode, Obligations, Refusal, RuleId,
+    Severity, Timestamp, Verdict,
 };
 
 use crate::approval::{POLL, encode};
-use crate::grant::{Grant, Outcome};
+use crate::grant::Grant;
+use crate::ledger::Ledger;
 use crate::notify::{Pager, Webhooks};
 use crate::pause::{Pause, Waiting};
 
@@ -70,12 +68,6 @@ pub struct Parts {
     pub webhooks: Webhooks,
     /// Who is told that a call waits.
     pub waits: Box<dyn Waits>,
-}
-
-/// The log with the clock that stamps it: where grants report what became of them.
-pub(crate) struct Ledger {
-    log: Log,
-    clock: Arc<dyn Clock>,
 }
 
 /// A decision with the state it was completed by.
@@ -402,51 +394,11 @@ impl Gate {
     }
 }
 
-impl Ledger {
-    pub(crate) fn outcome(&self, grant: &GrantRef<'_>, outcome: &Outcome) {
-        let status = match &outcome.failed {
-            None => OutcomeStatus::Ok,
-            Some(kind) => OutcomeStatus::Failed(kind.clone()),
-        };
-        self.write(grant, status, outcome);
-    }
-
-    pub(crate) fn cancelled(&self, grant: &GrantRef<'_>) {
-        self.write(grant, OutcomeStatus::Cancelled, &Outcome::default());
-    }
-
-    fn write(&self, grant: &GrantRef<'_>, status: OutcomeStatus, outcome: &Outcome) {
-        let entry = OutcomeEntry {
-            decision: grant.decision,
-            status,
-            bytes_in: outcome.bytes_in,
-            bytes_out: outcome.bytes_out,
-            rows: outcome.rows,
-            fuel: outcome.fuel,
-            duration_us: self.clock.monotonic_us().saturating_sub(grant.started_us),
-            absorbed: outcome.absorbed.clone(),
-            disclosure: Arc::clone(grant.disclosure),
-            note: outcome.note,
-        };
-        // The effect is over; a log that cannot take its outcome refuses every later call.
-        if let Err(error) = self.log.outcome(&entry) {
-            tracing::error!(%error, decision = %grant.decision, "an outcome could not be recorded");
-        }
-    }
-}
-
 /// What became of a call at the gate.
 enum Entered {
     Granted(Box<Grant>),
     /// It has an approval, pending or already given, and this is what a caller who will not wait is told.
     Escalated(Box<Ticket>, Box<Refusal>),
-}
-
-/// What an outcome needs to know of its grant.
-pub(crate) struct GrantRef<'a> {
-    pub(crate) decision: DecisionId,
-    pub(crate) disclosure: &'a Arc<Disclosure>,
-    pub(crate) started_us: u64,
 }
 
 /// An approval turns an escalation, and nothing else, into what the other matching rules permit. A block that was added

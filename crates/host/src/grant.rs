@@ -5,7 +5,7 @@ use std::sync::Arc;
 use govrun_audit::Receipt;
 use govrun_verdict::{DecisionId, Disclosure, Obligations, Operation};
 
-use crate::gate::{GrantRef, Ledger};
+use crate::ledger::{GrantRef, Ledger};
 
 /// What an effect reports when it is over: counts, never content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -5,11 +5,11 @@ use wasmtime::ResourceLimiter;
 /// Linear memory of a call whose obligations name no limit, in bytes.
 pub(crate) const DEFAULT_MEMORY_BYTES: usize = 256 * 1024 * 1024;
 /// Elements of all tables together.
-const MAX_TABLE_ELEMENTS: usize = 100_000;
+pub(crate) const MAX_TABLE_ELEMENTS: usize = 100_000;
 /// Core instances, memories and tables of one component.
-const MAX_INSTANCES: usize = 64;
-const MAX_MEMORIES: usize = 8;
-const MAX_TABLES: usize = 32;
+pub(crate) const MAX_INSTANCES: usize = 64;
+pub(crate) const MAX_MEMORIES: usize = 8;
+pub(crate) const MAX_TABLES: usize = 32;
 
 /// The limiter of one call's store.
 #[derive(Debug)]
