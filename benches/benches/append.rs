@@ -45,6 +45,7 @@ fn decision(durability: Durability) -> Decision {
         rule: Some(RuleId::new("pay").unwrap()),
         matched: vec![Matched { rule: RuleId::new("pay").unwrap(), unknown: false }],
         shadow: None,
+        cohort: None,
         obligations: Obligations::default(),
         budgets: Vec::new(),
         escalate: None,

@@ -327,7 +327,12 @@ impl Gate {
         let entry = DecisionEntry {
             call,
             decision: &settled.decision,
-            inputs: &Inputs { now: settled.now, budgets: &settled.levels, bounds, cohort: None },
+            inputs: &Inputs {
+                now: settled.now,
+                budgets: &settled.levels,
+                bounds,
+                cohort: settled.decision.cohort.as_deref(),
+            },
             decide_ns: settled.decide_ns,
             trace: None,
         };
@@ -382,6 +387,7 @@ impl Gate {
             rule: Some(RuleId::builtin("host")),
             matched: Vec::new(),
             shadow: None,
+            cohort: None,
             obligations: Obligations::default(),
             budgets: Vec::new(),
             escalate: None,

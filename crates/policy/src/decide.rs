@@ -9,15 +9,17 @@ use govrun_verdict::{
 use smallvec::SmallVec;
 
 use crate::address;
+use crate::condition::{View, all};
 use crate::manifest::DefaultEffect;
 use crate::policy::Policy;
-use crate::predicate::{Truth, all};
+use crate::predicate::Truth;
+use crate::rollout::Stage;
 use crate::rule::{Rule, default_severity};
 
 /// What a call is decided in.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// The time of the call, read once. No rule of this version asks for it.
+    /// The time of the call, read once.
     pub now: Timestamp,
     /// Obligations of the running call that this one is made inside of.
     pub bounds: Option<&'a Obligations>,
@@ -29,6 +31,8 @@ struct Hit<'p> {
     rule: &'p Rule,
     /// It matched only because something was unknown.
     unknown: bool,
+    /// It is only recorded for this call.
+    shadow: bool,
 }
 
 type Hits<'p> = SmallVec<[Hit<'p>; 8]>;
@@ -42,6 +46,8 @@ enum Decider<'p> {
     PublicAddress,
     AddressNotGranted,
     NoEgress,
+    /// A layer that must permit does not.
+    Ceiling,
 }
 
 /// What a set of matching rules comes to.
@@ -69,9 +75,9 @@ impl Policy {
     /// Decide a call. Infallible: whatever cannot be known restricts.
     #[must_use]
     pub fn decide(&self, call: &Call, context: &Context<'_>) -> Decision {
-        let hits = self.hits(call);
-        let enforced = self.resolve(call, context, || hits.iter().filter(|h| !h.rule.shadow).copied());
-        let shadow = hits.iter().any(|h| h.rule.shadow).then(|| {
+        let hits = self.hits(&View { call, now: context.now });
+        let enforced = self.resolve(call, context, || hits.iter().filter(|h| !h.shadow).copied());
+        let shadow = hits.iter().any(|h| h.shadow).then(|| {
             let both = self.resolve(call, context, || hits.iter().copied());
             Shadow {
                 verdict: both.verdict,
@@ -83,13 +89,13 @@ impl Policy {
     }
 
     /// The rules that match, by ascending id.
-    fn hits(&self, call: &Call) -> Hits<'_> {
+    fn hits(&self, view: &View<'_>) -> Hits<'_> {
         let mut positions: SmallVec<[u32; 16]> = SmallVec::new();
-        self.index.candidates(call, |position| positions.push(position));
+        self.index.candidates(view.call, |position| positions.push(position));
         positions.sort_unstable();
         positions.dedup();
         let rules = positions.iter().filter_map(|p| self.rules.get(usize::try_from(*p).ok()?));
-        rules.filter_map(|rule| matches(rule, call)).collect()
+        rules.filter_map(|rule| matches(rule, view)).collect()
     }
 
     /// What these rules come to. `hits` gives them by ascending id, as often as asked.
@@ -100,8 +106,7 @@ impl Policy {
         hits: impl Fn() -> I,
     ) -> Outcome<'p> {
         let floor = floor(call);
-        let permitted = floor == Floor::Public || hits().any(|hit| hit.permits(floor));
-        let floor = self.floor_of(floor, permitted);
+        let floor = self.floor_of(floor, hits());
         let level =
             hits().filter_map(|hit| hit.rule.effect.level()).chain(floor.map(|(level, _)| level)).max();
         let level = level.unwrap_or(RuleVerdict::Block);
@@ -134,18 +139,40 @@ impl Policy {
     }
 
     /// What joins the lattice beside the rules.
-    fn floor_of(&self, floor: Floor, permitted: bool) -> Option<(RuleVerdict, Decider<'_>)> {
+    fn floor_of<'p>(
+        &self,
+        floor: Floor,
+        hits: impl Iterator<Item = Hit<'p>>,
+    ) -> Option<(RuleVerdict, Decider<'p>)> {
+        if floor == Floor::Public {
+            return Some((RuleVerdict::Allow, Decider::PublicAddress));
+        }
+        let (mut granted, mut layers) = (false, 0);
+        for hit in hits.filter(|hit| hit.permits(floor)) {
+            layers |= hit.rule.layer;
+            // INVARIANT: a ceiling bounds what others grant, and grants nothing.
+            granted |= hit.rule.layer & self.ceilings == 0;
+        }
+        let default = (!granted).then(|| self.ungranted(floor));
+        let below = layers & self.ceilings == self.ceilings;
+        match default {
+            Some((RuleVerdict::Block, _)) => default,
+            Some(_) | None if below => default,
+            Some(_) | None => Some((RuleVerdict::Block, Decider::Ceiling)),
+        }
+    }
+
+    /// What applies where no rule grants.
+    const fn ungranted<'p>(&self, floor: Floor) -> (RuleVerdict, Decider<'p>) {
         match floor {
-            Floor::Public => Some((RuleVerdict::Allow, Decider::PublicAddress)),
-            Floor::Special | Floor::Default if permitted => None,
-            Floor::Special => Some((RuleVerdict::Block, Decider::AddressNotGranted)),
-            Floor::Default => {
+            Floor::Special => (RuleVerdict::Block, Decider::AddressNotGranted),
+            Floor::Public | Floor::Default => {
                 let level = match &self.default.effect {
                     DefaultEffect::Block => RuleVerdict::Block,
                     DefaultEffect::Escalate(_) => RuleVerdict::Escalate,
                     DefaultEffect::Sandbox(_) => RuleVerdict::Sandbox,
                 };
-                Some((level, Decider::Default))
+                (level, Decider::Default)
             }
         }
     }
@@ -188,14 +215,14 @@ impl Policy {
         outcome: Outcome<'_>,
         shadow: Option<Shadow>,
     ) -> Decision {
-        let enforced = || hits.iter().filter(|hit| !hit.rule.shadow);
+        let enforced = || hits.iter().filter(|hit| !hit.shadow);
         let deciding =
             || enforced().filter(|hit| outcome.level.is_some() && hit.rule.effect.level() == outcome.level);
         let blocked = outcome.verdict == Verdict::Block;
         let severity = deciding().map(|hit| hit.rule.severity).max();
         Decision {
             verdict: outcome.verdict,
-            mode: Mode::Enforce,
+            mode: mode_of(outcome.decider),
             reason: self.reason_of(outcome.decider),
             message: self.message_of(outcome.decider, call),
             rule: self.rule_of(outcome.decider),
@@ -203,6 +230,7 @@ impl Policy {
                 .map(|hit| Matched { rule: hit.rule.id.clone(), unknown: hit.unknown })
                 .collect(),
             shadow,
+            cohort: cohort(hits),
             obligations: if blocked {
                 Obligations::default()
             } else {
@@ -225,6 +253,7 @@ impl Policy {
             Decider::PublicAddress => Some(self.words.public_address.clone()),
             Decider::AddressNotGranted => Some(self.words.address_not_granted.clone()),
             Decider::NoEgress => Some(self.words.no_egress.clone()),
+            Decider::Ceiling => Some(self.words.ceiling.clone()),
         }
     }
 
@@ -236,6 +265,7 @@ impl Policy {
             Decider::PublicAddress => self.words.allowed.clone(),
             Decider::AddressNotGranted => Builtin::NetAddressNotGranted.code(),
             Decider::NoEgress => Builtin::SandboxNoEgress.code(),
+            Decider::Ceiling => Builtin::CeilingNotPermitted.code(),
         }
     }
 
@@ -249,6 +279,7 @@ impl Policy {
             Decider::Default => Builtin::DefaultDeny,
             Decider::AddressNotGranted => Builtin::NetAddressNotGranted,
             Decider::NoEgress => Builtin::SandboxNoEgress,
+            Decider::Ceiling => Builtin::CeilingNotPermitted,
         };
         builtin.info().sentence.to_owned()
     }
@@ -287,20 +318,44 @@ fn meet<'p>(mut scopes: impl Iterator<Item = &'p Obligations>) -> Obligations {
 }
 
 /// Whether the rule matches, and how. A rule of another action is never asked.
-fn matches<'p>(rule: &'p Rule, call: &Call) -> Option<Hit<'p>> {
-    if !rule.scope.holds(call) {
+fn matches<'p>(rule: &'p Rule, view: &View<'_>) -> Option<Hit<'p>> {
+    if !rule.scope.holds(view.call) {
         return None;
     }
-    let mut truth = all(&rule.when, call);
+    let mut truth = all(&rule.when, view);
     if truth != Truth::False && !rule.unless.is_empty() {
-        truth = truth.and(all(&rule.unless, call).not());
+        truth = truth.and(all(&rule.unless, view).not());
     }
     let permits = rule.effect.level() == Some(RuleVerdict::Allow);
-    match truth {
-        Truth::True => Some(Hit { rule, unknown: false }),
-        Truth::Unknown if !permits => Some(Hit { rule, unknown: true }),
-        Truth::Unknown | Truth::False => None,
+    let unknown = match truth {
+        Truth::True => false,
+        Truth::Unknown if !permits => true,
+        Truth::Unknown | Truth::False => return None,
+    };
+    Some(Hit { rule, unknown, shadow: !rule.stage.enforces(&rule.id, view) })
+}
+
+fn mode_of(decider: Decider<'_>) -> Mode {
+    match decider {
+        Decider::Rule(hit) => hit.rule.stage.mode(),
+        Decider::Default
+        | Decider::PublicAddress
+        | Decider::AddressNotGranted
+        | Decider::NoEgress
+        | Decider::Ceiling => Mode::Enforce,
     }
+}
+
+/// Most rules that a record names with their cohort.
+const MAX_COHORTS: usize = 16;
+
+/// Of each matching rule with a rollout, by id, whether it was enforced for this call.
+fn cohort(hits: &Hits<'_>) -> Option<Arc<str>> {
+    let canaries = hits.iter().filter(|hit| matches!(hit.rule.stage, Stage::Canary(_))).take(MAX_COHORTS);
+    let named =
+        canaries.map(|hit| format!("{}={}", hit.rule.id, if hit.shadow { "shadow" } else { "enforce" }));
+    let named: SmallVec<[String; 1]> = named.collect();
+    (!named.is_empty()).then(|| named.join(",").into())
 }
 
 fn floor(call: &Call) -> Floor {

@@ -46,8 +46,7 @@ pub(crate) enum Known<'a> {
     Number(Decimal),
     Bool(bool),
     Ip(IpAddr),
-    /// A list of so many elements.
-    List(usize),
+    List(List<'a>),
     Record,
     /// It is there, and nothing can be said about it.
     Opaque,
@@ -55,6 +54,41 @@ pub(crate) enum Known<'a> {
     Absent,
     /// Not even its presence can be known.
     Unknowable,
+}
+
+/// The elements of a list.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum List<'a> {
+    Values(&'a [Value]),
+    Names(&'a [String]),
+}
+
+impl<'a> List<'a> {
+    pub(crate) const fn len(self) -> usize {
+        match self {
+            Self::Values(values) => values.len(),
+            Self::Names(names) => names.len(),
+        }
+    }
+
+    pub(crate) fn elements(self) -> impl Iterator<Item = Known<'a>> {
+        let (values, names): (&[Value], &[String]) = match self {
+            Self::Values(values) => (values, &[]),
+            Self::Names(names) => (&[], names),
+        };
+        values.iter().map(known).chain(names.iter().map(|name| Known::Text(Cow::Borrowed(name))))
+    }
+}
+
+/// What can be asked about an attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    Number,
+    Address,
+    List,
+    /// An argument: whatever the caller makes of it.
+    Any,
 }
 
 /// Names of all attributes but arguments.
@@ -153,10 +187,38 @@ impl Field {
         }
     }
 
+    /// What its values are.
+    pub(crate) const fn kind(&self) -> Kind {
+        match self {
+            Self::Agent
+            | Self::Tenant
+            | Self::Tool
+            | Self::Caller
+            | Self::Path
+            | Self::Host
+            | Self::Scheme
+            | Self::Method
+            | Self::Db
+            | Self::Statement
+            | Self::Name
+            | Self::Transport
+            | Self::Store
+            | Self::Key
+            | Self::Model
+            | Self::Stmt => Kind::Text,
+            Self::Port | Self::Tokens => Kind::Number,
+            Self::Ip => Kind::Address,
+            Self::Tables | Self::Columns | Self::Functions => Kind::List,
+            Self::Arg(_) => Kind::Any,
+        }
+    }
+
     /// A text in the spelling in which this attribute is compared.
     pub(crate) fn fold<'a>(&self, text: &'a str) -> Cow<'a, str> {
         match self {
-            Self::Host | Self::Scheme if text.bytes().any(|b| b.is_ascii_uppercase()) => {
+            Self::Host | Self::Scheme | Self::Stmt | Self::Tables | Self::Columns | Self::Functions
+                if text.bytes().any(|b| b.is_ascii_uppercase()) =>
+            {
                 Cow::Owned(text.to_ascii_lowercase())
             }
             Self::Method if text.bytes().any(|b| b.is_ascii_lowercase()) => {
@@ -230,9 +292,9 @@ impl Field {
     fn of_statement<'a>(&self, facts: &'a SqlFacts) -> Known<'a> {
         match self {
             Self::Stmt => self.text(&facts.class),
-            Self::Tables => Known::List(facts.tables.len()),
-            Self::Columns => Known::List(facts.columns.len()),
-            Self::Functions => Known::List(facts.functions.len()),
+            Self::Tables => Known::List(List::Names(&facts.tables)),
+            Self::Columns => Known::List(List::Names(&facts.columns)),
+            Self::Functions => Known::List(List::Names(&facts.functions)),
             _ => Known::Absent,
         }
     }
@@ -284,12 +346,16 @@ fn argument<'a>(args: &'a Value, dotted: &str) -> Known<'a> {
             }
         };
     }
+    known(value)
+}
+
+fn known(value: &Value) -> Known<'_> {
     match value {
         Value::Null => Known::Absent,
         Value::Bool(b) => Known::Bool(*b),
         Value::Number(n) => Known::Number(*n),
         Value::Text(t) => Known::Text(Cow::Borrowed(t)),
-        Value::List(elements) => Known::List(elements.len()),
+        Value::List(elements) => Known::List(List::Values(elements)),
         Value::Record(_) => Known::Record,
         Value::Opaque(_) => Known::Opaque,
     }

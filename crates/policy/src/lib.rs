@@ -85,18 +85,24 @@
 
 mod address;
 mod cidr;
+mod condition;
 mod decide;
 mod error;
 mod field;
 mod glob;
+mod hours;
 mod index;
+mod layers;
 mod limits;
+mod lock;
 mod manifest;
 mod message;
 mod names;
 mod policy;
 mod predicate;
+mod promotion;
 mod registry;
+mod rollout;
 mod rule;
 mod scope;
 mod sources;
@@ -106,10 +112,14 @@ mod when;
 
 pub use decide::Context;
 pub use error::{LoadError, LoadErrors, MAX_REPORTED_ERRORS, Origin};
+pub use layers::MAX_LAYERS;
 pub use limits::DatabaseOffer;
+pub use lock::LOCK;
 pub use manifest::SCHEMA;
 pub use policy::{MAX_RULES, Policy};
+pub use promotion::{PROMOTIONS, Promotion};
 pub use registry::{MAX_BUDGET_LIMIT, MAX_LIST_ENTRIES, NotifyTarget, ToolEntry, Webhook};
+pub use rollout::{CohortBy, Rollout};
 pub use rule::{DEFAULT_APPROVAL_MS, MAX_APPROVALS, MAX_REASON_BYTES, RuleInfo};
 pub use sources::{
     MANIFEST, MAX_FILE_BYTES, MAX_FILES, MAX_FOLDER_DEPTH, MAX_TOTAL_BYTES, SourceFile, Sources,

@@ -8,7 +8,6 @@ use crate::error::did_you_mean;
 use crate::names;
 use crate::registry::{Registry, only_value};
 use crate::rule;
-use crate::sources::is_plain_path;
 use crate::toml_item::{Entry, Item, Table};
 
 /// The version of the grammar.
@@ -17,7 +16,8 @@ pub const SCHEMA: u64 = 1;
 /// Keys of every policy file.
 pub(crate) const FILE_KEYS: [&str; 7] = ["agent", "tool", "list", "notify", "budget", "sandbox", "rule"];
 /// Keys of the manifest only.
-pub(crate) const MANIFEST_KEYS: [&str; 5] = ["schema", "packs", "environment", "env", "audit"];
+pub(crate) const MANIFEST_KEYS: [&str; 8] =
+    ["schema", "packs", "layer", "environment", "env", "audit", "require_lock", "require_shadow"];
 
 /// What happens to a call that no rule permits.
 #[derive(Debug, Clone)]
@@ -76,18 +76,9 @@ pub(crate) fn schema_is_known(root: &Table<'_>) -> bool {
     }
 }
 
-/// The listed packs, with the place of each.
-pub(crate) fn packs<'t>(root: &Table<'t>) -> Vec<(Item<'t>, &'t str)> {
-    let Some(item) = root.get("packs") else { return Vec::new() };
-    if !item.value().is_array() {
-        item.fail("`packs` is a list of folders, such as `[\"finance\"]`");
-        return Vec::new();
-    }
-    let packs = item.texts().unwrap_or_default();
-    for (item, _) in packs.iter().filter(|(_, text)| !is_plain_path(text)) {
-        item.fail("a pack is a folder beside the manifest: a relative path without `.` and `..`");
-    }
-    packs
+/// A key that is true or false, and false when it is not there.
+pub(crate) fn flag(root: &Table<'_>, key: &str) -> bool {
+    root.get(key).and_then(|item| item.boolean()).unwrap_or(false)
 }
 
 /// The environment in force: its name and default.
@@ -141,7 +132,12 @@ fn env(table: &Table<'_>, registry: &Registry) -> EnvDefault {
     for key in ["on_error", "audit_unavailable"] {
         only_value(table, key, "closed");
     }
-    only_value(table, "on_store_loss", "deny");
+    if let Some(item) = table.get("on_store_loss") {
+        item.fail(
+            "`on_store_loss` is about a store that machines share, which this version does not have; without its own store \
+             a host refuses every call that needs it",
+        );
+    }
     let default = table.get("default").and_then(|item| env_default(&item.table("`default`")?, registry));
     default.unwrap_or_else(EnvDefault::deny)
 }

@@ -81,7 +81,7 @@ fn write_value(out: &mut String, known: &Known<'_>) {
         Known::Number(n) => write!(out, "{n}"),
         Known::Bool(b) => write!(out, "{b}"),
         Known::Ip(ip) => write!(out, "{ip}"),
-        Known::List(elements) => write!(out, "(a list of {elements})"),
+        Known::List(list) => write!(out, "(a list of {})", list.len()),
         Known::Record => write!(out, "(a record)"),
         Known::Opaque | Known::Absent | Known::Unknowable => write!(out, "(unknown)"),
     };

@@ -9,7 +9,10 @@ use toml::de::DeTable;
 
 use crate::error::{LoadError, LoadErrors, Origin};
 use crate::index::Index;
+use crate::layers::{self, Layers};
+use crate::lock::{self, LOCK};
 use crate::manifest::{self, EnvDefault};
+use crate::promotion::{self, PROMOTIONS, Promotions};
 use crate::registry::{NotifyTarget, Registry, ToolEntry};
 use crate::rule::{self, Rule, RuleInfo};
 use crate::sources::{
@@ -36,6 +39,8 @@ pub struct Policy {
     infos: Vec<RuleInfo>,
     pub(crate) index: Index,
     pub(crate) default: EnvDefault,
+    /// A bit for each layer that must permit.
+    pub(crate) ceilings: u32,
     pub(crate) disclosure: Arc<Disclosure>,
     pub(crate) words: Words,
 }
@@ -46,6 +51,7 @@ pub(crate) struct Words {
     pub(crate) public_address: RuleId,
     pub(crate) address_not_granted: RuleId,
     pub(crate) no_egress: RuleId,
+    pub(crate) ceiling: RuleId,
     pub(crate) allowed: ReasonCode,
 }
 
@@ -181,16 +187,18 @@ fn compile_roots<'t>(
     if !manifest::schema_is_known(manifest) {
         return (None, Vec::new());
     }
-    let mut used = packs(manifest, roots);
+    let (mut used, layers) = packs(manifest, roots);
     let mut registry = Registry::new(!files.iter().any(File::is_broken));
-    for (at, root) in roots.iter().enumerate() {
+    for (at, root) in roots.iter().enumerate().filter(|(_, root)| !is_promotions(root)) {
         manifest::check_keys(root, at == 0);
         used.extend(registry.read(root, sources));
     }
     let (env, default) = manifest::environment(manifest, &registry);
     let disclosure = Arc::new(manifest::audit(manifest));
-    let rules = rules(roots, &registry);
+    let promotions = promotions(manifest, roots);
+    let rules = rules(roots, &registry, &layers, promotions.as_ref());
     let mut errors: Vec<LoadError> = unused(sources, &used).collect();
+    errors.extend(lock::check(sources, manifest::flag(manifest, "require_lock")));
     if registry.complete && roots.iter().all(|root| root.get("rule").is_none()) {
         errors.push(
             LoadError::of_file(MANIFEST, "the policy has no rules")
@@ -211,6 +219,7 @@ fn compile_roots<'t>(
         rules,
         infos,
         default,
+        ceilings: layers.ceilings,
         disclosure,
         words,
     });
@@ -222,22 +231,34 @@ fn words() -> Option<Words> {
         public_address: RuleId::builtin("public-address"),
         address_not_granted: RuleId::builtin("address-not-granted"),
         no_egress: RuleId::builtin("no-egress"),
+        ceiling: RuleId::builtin("ceiling"),
         allowed: ReasonCode::new("ALLOWED").ok()?,
     })
 }
 
-/// Check that every listed pack holds something; returns the paths of all TOML files in use.
-fn packs(manifest: &Table<'_>, roots: &[Table<'_>]) -> BTreeSet<String> {
-    let mut used = BTreeSet::from([MANIFEST.to_owned()]);
-    for (item, pack) in manifest::packs(manifest) {
-        let inside = |path: &str| path.strip_prefix(pack).is_some_and(|rest| rest.starts_with('/'));
-        let paths: Vec<&str> = roots.iter().map(|r| &*r.file.text.file).filter(|path| inside(path)).collect();
+/// Check that every listed pack holds something; returns the paths of all TOML files in use, and the layers.
+fn packs(manifest: &Table<'_>, roots: &[Table<'_>]) -> (BTreeSet<String>, Layers) {
+    let mut used = BTreeSet::from([MANIFEST.to_owned(), LOCK.to_owned(), PROMOTIONS.to_owned()]);
+    let (packs, layers) = layers::read(manifest);
+    for (item, pack) in packs {
+        let files = roots.iter().map(|r| &*r.file.text.file);
+        let paths: Vec<&str> = files.filter(|path| layers::inside(pack, path)).collect();
         if paths.is_empty() && is_plain_path(pack) {
             item.fail(format!("there is no TOML file in the folder `{pack}`"));
         }
         used.extend(paths.into_iter().map(str::to_owned));
     }
-    used
+    (used, layers)
+}
+
+fn is_promotions(root: &Table<'_>) -> bool {
+    &*root.file.text.file == PROMOTIONS
+}
+
+/// The promotions, where the manifest asks for them.
+fn promotions(manifest: &Table<'_>, roots: &[Table<'_>]) -> Option<Promotions> {
+    let promotions = roots.iter().find(|root| is_promotions(root)).map(promotion::read);
+    manifest::flag(manifest, "require_shadow").then(|| promotions.unwrap_or_default())
 }
 
 /// Files that no pack and no list asks for: they would be part of the epoch and of nothing else.
@@ -247,21 +268,31 @@ fn unused<'a>(sources: &'a Sources, used: &'a BTreeSet<String>) -> impl Iterator
 }
 
 /// The rules of all files, by ascending id.
-fn rules(roots: &[Table<'_>], registry: &Registry) -> Vec<(Rule, RuleInfo)> {
+fn rules(
+    roots: &[Table<'_>],
+    registry: &Registry,
+    layers: &Layers,
+    promotions: Option<&Promotions>,
+) -> Vec<(Rule, RuleInfo)> {
     let mut rules: Vec<(Rule, RuleInfo)> = Vec::new();
     let mut ids: HashMap<RuleId, Origin> = HashMap::new();
     let mut count: usize = 0;
-    for table in roots.iter().flat_map(|root| root.array("rule", "a rule")) {
+    let files = roots.iter().filter(|root| !is_promotions(root));
+    for table in files.flat_map(|root| root.array("rule", "a rule")) {
         count += 1;
         if count > MAX_RULES {
             table.fail(format!("a policy has at most {MAX_RULES} rules"));
             break;
         }
-        let Some((rule, info)) = rule::read(&table, registry) else { continue };
+        let layer = layers.of(&table.file.text.file);
+        let Some((rule, mut info)) = rule::read(&table, registry, layer) else { continue };
         if let Some(first) = ids.get(&rule.id) {
             let id = table.get("id");
             id.iter().for_each(|id| id.fail(format!("the rule `{}` is already defined at {first}", rule.id)));
             continue;
+        }
+        if let Some(promotions) = promotions {
+            promotion::check(&table, &mut info, promotions);
         }
         ids.insert(rule.id.clone(), info.origin.clone());
         rules.push((rule, info));

@@ -8,7 +8,7 @@ use regex::Regex;
 use rust_decimal::Decimal;
 
 use crate::cidr::Cidr;
-use crate::field::{Field, Known};
+use crate::field::{Field, Known, List};
 use crate::glob::Glob;
 
 /// What a predicate says about a call. Unknown is its own answer and never a default.
@@ -25,6 +25,14 @@ impl Truth {
             (Self::False, _) | (_, Self::False) => Self::False,
             (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
             (Self::True, Self::True) => Self::True,
+        }
+    }
+
+    pub(crate) const fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::True, _) | (_, Self::True) => Self::True,
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+            (Self::False, Self::False) => Self::False,
         }
     }
 
@@ -68,6 +76,23 @@ pub(crate) enum Test {
     /// The number of characters of a text or elements of a list.
     Length(Vec<NumberTest>),
     Cidr(Vec<Cidr>),
+    /// About the elements of a list.
+    Elements(Quantifier, ElementTest),
+}
+
+/// How many elements must pass. About an empty list `All` is unknown: nothing may pass because nothing was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Quantifier {
+    Any,
+    All,
+    None,
+}
+
+/// What is asked of one element.
+#[derive(Debug, Clone)]
+pub(crate) enum ElementTest {
+    OneOf(Values),
+    Glob(Vec<Glob>),
 }
 
 /// Operands of one type, sorted.
@@ -89,18 +114,6 @@ pub(crate) enum NumberTest {
     Ge(Decimal),
     /// From the first to the second, both included.
     Between(Decimal, Decimal),
-}
-
-/// All of them hold: false as soon as one is false, unknown when none is and one is unknown.
-pub(crate) fn all(predicates: &[Predicate], call: &Call) -> Truth {
-    let mut truth = Truth::True;
-    for predicate in predicates {
-        truth = truth.and(predicate.truth(call));
-        if truth == Truth::False {
-            break;
-        }
-    }
-    truth
 }
 
 impl Predicate {
@@ -132,6 +145,10 @@ impl Predicate {
             Test::Cidr(ranges) => {
                 address(&known).map_or(Truth::Unknown, |ip| ranges.iter().any(|r| r.contains(ip)).into())
             }
+            Test::Elements(quantifier, test) => {
+                let Known::List(list) = known else { return Truth::Unknown };
+                quantifier.over(list, |element| test.holds(&self.field, element))
+            }
         }
     }
 }
@@ -147,7 +164,7 @@ fn on_number(known: &Known<'_>, holds: impl FnOnce(Decimal) -> bool) -> Truth {
 fn length(known: &Known<'_>) -> Option<Decimal> {
     match known {
         Known::Text(text) => Some(text.chars().count().into()),
-        Known::List(elements) => Some((*elements).into()),
+        Known::List(list) => Some(list.len().into()),
         Known::Number(_)
         | Known::Bool(_)
         | Known::Ip(_)
@@ -169,6 +186,36 @@ fn address(known: &Known<'_>) -> Option<IpAddr> {
         | Known::Opaque
         | Known::Absent
         | Known::Unknowable => None,
+    }
+}
+
+impl Quantifier {
+    fn over<'a>(self, list: List<'a>, holds: impl Fn(Known<'a>) -> Truth) -> Truth {
+        let truths = list.elements().map(holds);
+        match self {
+            Self::Any => truths.fold(Truth::False, Truth::or),
+            Self::None => truths.fold(Truth::False, Truth::or).not(),
+            Self::All if list.len() == 0 => Truth::Unknown,
+            Self::All => truths.fold(Truth::True, Truth::and),
+        }
+    }
+}
+
+impl ElementTest {
+    fn holds(&self, field: &Field, element: Known<'_>) -> Truth {
+        let is = |known: &Known<'_>| match self {
+            Self::OneOf(values) => values.contain(known).map_or(Truth::Unknown, Truth::from),
+            Self::Glob(globs) => on_text(known, |t| globs.iter().any(|g| g.matches(t))),
+        };
+        let truth = is(&element);
+        // `users` may or may not be the table that a statement calls `main.users`.
+        match (field, &element) {
+            (Field::Tables, Known::Text(text)) if truth == Truth::False => match text.rsplit_once('.') {
+                Some((_, table)) if is(&Known::Text(table.into())) == Truth::True => Truth::Unknown,
+                Some(_) | None => truth,
+            },
+            _ => truth,
+        }
     }
 }
 

@@ -306,7 +306,7 @@ fn is_webhook_url(text: &str) -> bool {
 fn budget(name: &str, table: &Table<'_>) -> Option<BudgetSpec> {
     table.only(&["limit", "per", "kind", "key", "scope", "on_exceed"]);
     only_value(table, "kind", "rolling");
-    only_value(table, "scope", "local");
+    scope(table);
     only_value(table, "on_exceed", "fail");
     let limit = table.need("limit").and_then(|item| item.integer(1..=MAX_BUDGET_LIMIT));
     let window_ms = table.need("per").and_then(|item| limits::duration(&item));
@@ -321,6 +321,18 @@ fn budget(name: &str, table: &Table<'_>) -> Option<BudgetSpec> {
     let limit = limit.and_then(std::num::NonZeroU64::new)?;
     let budget = Arc::new(Budget { name: name.into(), limit, window_ms: window_ms? });
     Some(BudgetSpec { budget, key })
+}
+
+fn scope(table: &Table<'_>) {
+    let Some(item) = table.get("scope") else { return };
+    if item.value().as_str() == Some("cluster") {
+        item.fail_with(
+            "`scope = \"cluster\"` needs a store that machines share, which this version does not have",
+            "a `local` budget is exact over all processes of one state directory",
+        );
+    } else {
+        item.one_of(&[("local", ())]);
+    }
 }
 
 /// A key that has one value only in this version of the grammar.

@@ -5,22 +5,24 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use govrun_verdict::{
-    Builtin, Durability, EscalateTo, Mode, Obligations, OnTimeout, ReasonCode, RuleId, RuleVerdict, Severity,
-    Verdict,
+    Builtin, Digest, Durability, EscalateTo, Mode, Obligations, OnTimeout, ReasonCode, RuleId, RuleVerdict,
+    Severity, Verdict,
 };
 
 use smallvec::SmallVec;
 
+use crate::condition::Condition;
 use crate::error::Origin;
 use crate::field::Field;
 use crate::limits;
 use crate::message::Message;
 use crate::names;
-use crate::predicate::Predicate;
+use crate::promotion::{self, Promotion};
 use crate::registry::{BudgetSpec, Registry};
+use crate::rollout::{self, Rollout, Stage};
 use crate::scope::{self, Scope};
 use crate::toml_item::{Item, Table};
-use crate::when;
+use crate::when::Reader;
 
 /// Longest reason code a policy may give: `-UNKNOWN` must still fit behind it.
 pub const MAX_REASON_BYTES: usize = 56;
@@ -29,7 +31,7 @@ pub const MAX_APPROVALS: u64 = 32;
 /// How long an approval is waited for unless the rule says.
 pub const DEFAULT_APPROVAL_MS: u64 = 15 * 60_000;
 
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "id",
     "match",
     "when",
@@ -45,6 +47,7 @@ const KEYS: [&str; 16] = [
     "severity",
     "tags",
     "mode",
+    "rollout",
     "durability",
 ];
 
@@ -120,11 +123,13 @@ impl Effect {
 #[derive(Debug, Clone)]
 pub(crate) struct Rule {
     pub(crate) id: RuleId,
-    pub(crate) shadow: bool,
+    pub(crate) stage: Stage,
+    /// The bit of its layer; 0 when it is in none.
+    pub(crate) layer: u32,
     pub(crate) effect: Effect,
     pub(crate) scope: Scope,
-    pub(crate) when: SmallVec<[Predicate; 1]>,
-    pub(crate) unless: Vec<Predicate>,
+    pub(crate) when: SmallVec<[Condition; 1]>,
+    pub(crate) unless: Vec<Condition>,
     pub(crate) reason: ReasonCode,
     /// What is said when one of the budgets is exhausted.
     pub(crate) exhausted: ReasonCode,
@@ -144,8 +149,16 @@ pub struct RuleInfo {
     pub origin: Origin,
     /// Its verdict.
     pub verdict: Verdict,
-    /// Whether it is enforced.
+    /// Whether it is enforced; `canary` with a `rollout`.
     pub mode: Mode,
+    /// Its share, where it is enforced for one.
+    pub rollout: Option<Rollout>,
+    /// Its layer, if it is in one.
+    pub layer: Option<Arc<str>>,
+    /// Digest of what it says, without `mode` and `rollout`.
+    pub digest: Digest,
+    /// Why it may be enforced, where the manifest has `require_shadow`.
+    pub promotion: Option<Promotion>,
     /// Its reason code, also where it comes from the default.
     pub reason: ReasonCode,
     /// Its message as it is written, placeholders and all.
@@ -163,7 +176,11 @@ pub struct RuleInfo {
 }
 
 /// Read one rule. Mistakes are reported; a rule with any is good for nothing but finding more of them.
-pub(crate) fn read(table: &Table<'_>, registry: &Registry) -> Option<(Rule, RuleInfo)> {
+pub(crate) fn read(
+    table: &Table<'_>,
+    registry: &Registry,
+    layer: (u32, Option<&Arc<str>>),
+) -> Option<(Rule, RuleInfo)> {
     table.only(&KEYS);
     let id = table.need("id").and_then(|item| {
         let text = item.text()?;
@@ -171,11 +188,11 @@ pub(crate) fn read(table: &Table<'_>, registry: &Registry) -> Option<(Rule, Rule
     });
     let scope = table.need("match").and_then(|item| scope::read(&item));
     let actions = scope.as_ref().map(|s| s.actions.clone()).unwrap_or_default();
-    let conditions =
-        |key| table.get(key).map(|item| when::read(&item, &actions, registry)).unwrap_or_default();
+    let reader = Reader { actions: &actions, registry };
+    let conditions = |key| table.get(key).map(|item| reader.conditions(&item)).unwrap_or_default();
     let (when, unless) = (conditions("when"), conditions("unless"));
     let message = table.get("message").and_then(|item| message(&item, &actions));
-    let shadow = table.get("mode").and_then(|item| item.one_of(&[("enforce", false), ("shadow", true)]));
+    let stage = stage(table);
     let verdict = table.need("verdict").and_then(|item| item.one_of(&VERDICTS));
     let severity = table.get("severity").and_then(|item| item.one_of(&SEVERITIES));
     let durability = table.get("durability").and_then(|item| item.one_of(&DURABILITIES));
@@ -189,11 +206,11 @@ pub(crate) fn read(table: &Table<'_>, registry: &Registry) -> Option<(Rule, Rule
     let exhausted = given.clone().unwrap_or_else(|| Builtin::BudgetExhausted.code());
     let reason = given.or_else(|| ReasonCode::new(default_reason(verdict)).ok())?;
     let severity = severity.unwrap_or_else(|| default_severity(verdict));
-    let shadow = shadow.unwrap_or(false);
     let durability = durability.unwrap_or(Durability::Os);
     let rule = Rule {
         id,
-        shadow,
+        stage,
+        layer: layer.0,
         effect,
         scope,
         when: when.into_iter().collect(),
@@ -206,8 +223,20 @@ pub(crate) fn read(table: &Table<'_>, registry: &Registry) -> Option<(Rule, Rule
         severity,
         durability,
     };
-    let info = info(&rule, table, tags);
+    let mut info = info(&rule, table, tags);
+    info.layer = layer.1.cloned();
     Some((rule, info))
+}
+
+fn stage(table: &Table<'_>) -> Stage {
+    let mode = table.get("mode").and_then(|item| item.one_of(&[("enforce", false), ("shadow", true)]));
+    let Some(item) = table.get("rollout") else {
+        return if mode == Some(true) { Stage::Shadow } else { Stage::Enforced };
+    };
+    if table.get("mode").is_some() {
+        item.fail("a rule has `mode` or `rollout`, not both");
+    }
+    rollout::read(&item).map_or(Stage::Shadow, Stage::Canary)
 }
 
 fn info(rule: &Rule, table: &Table<'_>, tags: BTreeMap<String, Vec<String>>) -> RuleInfo {
@@ -215,7 +244,14 @@ fn info(rule: &Rule, table: &Table<'_>, tags: BTreeMap<String, Vec<String>>) -> 
         id: rule.id.clone(),
         origin: table.origin(),
         verdict: rule.effect.verdict(),
-        mode: if rule.shadow { Mode::Shadow } else { Mode::Enforce },
+        mode: rule.stage.mode(),
+        rollout: match rule.stage {
+            Stage::Canary(rollout) => Some(rollout),
+            Stage::Enforced | Stage::Shadow => None,
+        },
+        layer: None,
+        digest: promotion::fingerprint(table),
+        promotion: None,
         reason: rule.reason.clone(),
         message: table.get("message").and_then(|item| item.text().map(str::to_owned)),
         severity: rule.severity,

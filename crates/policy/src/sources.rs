@@ -17,6 +17,8 @@ use govrun_verdict::Digest;
 use toml::de::DeTable;
 
 use crate::error::{LoadError, LoadErrors};
+use crate::lock::LOCK;
+use crate::promotion::PROMOTIONS;
 
 /// Name of the manifest in the policy folder.
 pub const MANIFEST: &str = "govrun.toml";
@@ -64,6 +66,11 @@ impl Sources {
         let mut reading = Reading { dir, files: Vec::new(), bytes: 0, errors: Vec::new() };
         if dir.join(MANIFEST).is_file() {
             reading.file(MANIFEST);
+        }
+        for beside in [LOCK, PROMOTIONS] {
+            if dir.join(beside).exists() {
+                reading.file(beside);
+            }
         }
         for pack in reading.packs() {
             reading.folder(&pack, 0);
@@ -196,12 +203,13 @@ impl Reading<'_> {
 
     /// The packs that a readable manifest lists; mistakes in it are for the compiler to report.
     fn packs(&self) -> Vec<String> {
-        let Some(manifest) = self.files.first() else { return Vec::new() };
-        let Ok(table) = DeTable::parse(&manifest.text) else { return Vec::new() };
-        let Some(packs) = table.get_ref().get("packs").and_then(|p| p.get_ref().as_array()) else {
-            return Vec::new();
-        };
-        let names = packs.iter().filter_map(|p| p.get_ref().as_str());
+        let manifest = self.files.iter().find(|f| f.path == MANIFEST);
+        let Some(Ok(table)) = manifest.map(|m| DeTable::parse(&m.text)) else { return Vec::new() };
+        let table = table.get_ref();
+        let layers = table.get("layer").and_then(|l| l.get_ref().as_table());
+        let of_layers = layers.into_iter().flat_map(|l| l.values()).filter_map(|l| l.get_ref().get("packs"));
+        let lists = table.get("packs").into_iter().chain(of_layers).filter_map(|p| p.get_ref().as_array());
+        let names = lists.flat_map(|list| list.iter()).filter_map(|p| p.get_ref().as_str());
         names.filter(|p| is_plain_path(p)).map(str::to_owned).collect()
     }
 

@@ -1,4 +1,4 @@
-//! Reading `when` and `unless` into predicates.
+//! Reading `when` and `unless` into conditions.
 
 use std::sync::Arc;
 
@@ -8,10 +8,12 @@ use rust_decimal::Decimal;
 use toml::de::DeValue;
 
 use crate::cidr::Cidr;
+use crate::condition::{Condition, MAX_CONDITION_DEPTH};
 use crate::error::did_you_mean;
-use crate::field::{FIELD_NAMES, Field};
+use crate::field::{FIELD_NAMES, Field, Kind};
 use crate::glob::{Glob, GlobKind};
-use crate::predicate::{NumberTest, Predicate, Test, Values};
+use crate::hours;
+use crate::predicate::{ElementTest, NumberTest, Predicate, Quantifier, Test, Values};
 use crate::registry::Registry;
 use crate::scope::valid_for_all;
 use crate::toml_item::{Entry, Item, Table};
@@ -21,7 +23,7 @@ pub(crate) const MAX_REGEX_BYTES: usize = 1024;
 /// Most bytes of one compiled regular expression.
 pub(crate) const MAX_REGEX_COMPILED: usize = 256 << 10;
 
-const OPERATORS: [&str; 17] = [
+const OPERATORS: [&str; 26] = [
     "eq",
     "ne",
     "in",
@@ -39,27 +41,100 @@ const OPERATORS: [&str; 17] = [
     "regex",
     "len",
     "cidr",
+    "any_in",
+    "all_in",
+    "none_in",
+    "any_in_list",
+    "all_in_list",
+    "none_in_list",
+    "any_glob",
+    "all_glob",
+    "none_glob",
 ];
+/// Keys of a condition that are no attributes.
+const CONNECTIVES: [&str; 4] = ["all", "any", "not", "time"];
 const HAS: &str = "has";
 const COMPARISONS: [&str; 7] = ["eq", "ne", "lt", "le", "gt", "ge", "between"];
 
-/// Read a table of attribute → operators; all of them must hold.
-pub(crate) fn read(item: &Item<'_>, actions: &[Action], registry: &Registry) -> Vec<Predicate> {
-    let Some(table) = item.table("a condition") else { return Vec::new() };
-    if table.is_empty() {
-        item.fail("an empty condition would hold for every call: leave the key out, or say what must hold");
+/// What the conditions of one rule are read with.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    pub(crate) actions: &'a [Action],
+    pub(crate) registry: &'a Registry,
+}
+
+impl Reader<'_> {
+    /// Read a table of attribute → operators, `all`, `any`, `not` and `time`; all of them must hold.
+    pub(crate) fn conditions(self, item: &Item<'_>) -> Vec<Condition> {
+        self.nested(item, 0)
     }
-    let mut predicates = Vec::new();
-    for entry in table.entries() {
-        let Some(field) = field(&entry) else { continue };
-        valid_for_all(&entry, actions, |action| field.is_of(action));
-        let Some(operators) = operators(&entry) else { continue };
-        for operator in operators.entries() {
-            let test = test(&field, &operator, registry);
-            predicates.extend(test.map(|test| Predicate { field: field.clone(), test }));
+
+    fn nested(self, item: &Item<'_>, depth: usize) -> Vec<Condition> {
+        let Some(table) = item.table("a condition") else { return Vec::new() };
+        if table.is_empty() {
+            item.fail(
+                "an empty condition would hold for every call: leave the key out, or say what must hold",
+            );
         }
+        let mut conditions = Vec::new();
+        for entry in table.entries() {
+            match entry.key {
+                "all" | "any" => conditions.extend(self.several(&entry, depth)),
+                "not" => {
+                    deeper(&entry, depth);
+                    if depth < MAX_CONDITION_DEPTH {
+                        conditions.push(Condition::Not(self.nested(&entry.item, depth + 1)));
+                    }
+                }
+                "time" => {
+                    conditions.extend(hours::read(&entry.item).map(|h| Condition::Time(Box::new(h))));
+                }
+                _ => conditions.extend(self.predicates(&entry).into_iter().map(Condition::Test)),
+            }
+        }
+        conditions
     }
-    predicates
+
+    /// The tables of `all` or `any`.
+    fn several(self, entry: &Entry<'_>, depth: usize) -> Option<Condition> {
+        deeper(entry, depth);
+        if depth >= MAX_CONDITION_DEPTH {
+            return None;
+        }
+        if !entry.item.value().is_array() {
+            let example = format!("such as `{} = [{{ port = {{ eq = 443 }} }}, {{ … }}]`", entry.key);
+            entry.item.fail_with(format!("`{}` takes a list of conditions", entry.key), example);
+            return None;
+        }
+        let mut inner: Vec<Condition> = Vec::new();
+        for item in entry.item.elements()? {
+            let mut conditions = self.nested(&item, depth + 1);
+            match conditions.pop() {
+                Some(only) if conditions.is_empty() => inner.push(only),
+                Some(last) => {
+                    conditions.push(last);
+                    inner.push(Condition::All(conditions));
+                }
+                None => {}
+            }
+        }
+        Some(if entry.key == "all" { Condition::All(inner) } else { Condition::Any(inner) })
+    }
+
+    fn predicates(self, entry: &Entry<'_>) -> Vec<Predicate> {
+        let Some(field) = field(entry) else { return Vec::new() };
+        valid_for_all(entry, self.actions, |action| field.is_of(action));
+        let Some(operators) = operators(entry) else { return Vec::new() };
+        let entries = operators.entries();
+        let tests = entries.iter().filter_map(|operator| test(&field, operator, self.registry));
+        tests.map(|test| Predicate { field: field.clone(), test }).collect()
+    }
+}
+
+fn deeper(entry: &Entry<'_>, depth: usize) {
+    if depth >= MAX_CONDITION_DEPTH {
+        entry.fail(format!("`all`, `any` and `not` nest at most {MAX_CONDITION_DEPTH} deep"), None);
+    }
 }
 
 fn field(entry: &Entry<'_>) -> Option<Field> {
@@ -68,8 +143,10 @@ fn field(entry: &Entry<'_>) -> Option<Field> {
         let help = if entry.key == "args" {
             Some("quote the whole name: `\"args.amount\" = { … }`".to_owned())
         } else {
-            did_you_mean(entry.key, FIELD_NAMES)
-                .or_else(|| Some(format!("attributes are `args.<name>`, {}", FIELD_NAMES.join(", "))))
+            did_you_mean(entry.key, FIELD_NAMES.into_iter().chain(CONNECTIVES)).or_else(|| {
+                let names: Vec<&str> = FIELD_NAMES.into_iter().chain(CONNECTIVES).collect();
+                Some(format!("conditions are about `args.<name>`, {}", names.join(", ")))
+            })
         };
         entry.fail(format!("unknown attribute `{}`", entry.key), help);
     }
@@ -98,8 +175,8 @@ fn test(field: &Field, operator: &Entry<'_>, registry: &Registry) -> Option<Test
         "ne" => one_of(field, &[*item], true)?,
         "in" => one_of(field, &item.elements()?, false)?,
         "not_in" => one_of(field, &item.elements()?, true)?,
-        "in_list" => in_list(field, item, registry, false)?,
-        "not_in_list" => in_list(field, item, registry, true)?,
+        "in_list" => Test::OneOf { values: in_list(field, item, registry)?, negated: false },
+        "not_in_list" => Test::OneOf { values: in_list(field, item, registry)?, negated: true },
         "prefix" => Test::Prefix(texts(field, item)?),
         "suffix" => Test::Suffix(texts(field, item)?),
         "glob" => Test::Glob(globs(field, item)?),
@@ -108,9 +185,20 @@ fn test(field: &Field, operator: &Entry<'_>, registry: &Registry) -> Option<Test
         }
         "cidr" => Test::Cidr(ranges(field, item)?),
         "len" => {
-            fits(field, item, false, false);
+            if matches!(field.kind(), Kind::Number | Kind::Address) {
+                item.fail(format!("`{field}` has no length"));
+            }
             Test::Length(lengths(item))
         }
+        "any_in" => elements(field, item, Quantifier::Any)?,
+        "all_in" => elements(field, item, Quantifier::All)?,
+        "none_in" => elements(field, item, Quantifier::None)?,
+        "any_in_list" => elements_in_list(field, item, registry, Quantifier::Any)?,
+        "all_in_list" => elements_in_list(field, item, registry, Quantifier::All)?,
+        "none_in_list" => elements_in_list(field, item, registry, Quantifier::None)?,
+        "any_glob" => elements_glob(field, item, Quantifier::Any)?,
+        "all_glob" => elements_glob(field, item, Quantifier::All)?,
+        "none_glob" => elements_glob(field, item, Quantifier::None)?,
         key if COMPARISONS.contains(&key) => {
             fits(field, item, true, true);
             Test::Number(comparison(operator)?)
@@ -152,6 +240,14 @@ fn operand(field: &Field, item: &Item<'_>) -> Option<Operand> {
 }
 
 fn one_of(field: &Field, items: &[Item<'_>], negated: bool) -> Option<Test> {
+    let values = values(field, items)?;
+    let first = items.first()?;
+    fits(field, first, !matches!(values, Values::Text(_)), matches!(values, Values::Number(_)));
+    Some(Test::OneOf { values, negated })
+}
+
+/// Operands of one type, at least one.
+fn values(field: &Field, items: &[Item<'_>]) -> Option<Values> {
     let (mut texts, mut numbers, mut bools) = (Vec::new(), Vec::new(), Vec::new());
     for item in items {
         match operand(field, item)? {
@@ -164,79 +260,79 @@ fn one_of(field: &Field, items: &[Item<'_>], negated: bool) -> Option<Test> {
             item.fail("values of different types cannot be listed together");
         }
     }
-    fits(field, items.first()?, texts.is_empty(), !numbers.is_empty());
     texts.sort_unstable();
     numbers.sort_unstable();
-    let values = if !texts.is_empty() {
+    Some(if !texts.is_empty() {
         Values::Text(texts.into())
     } else if !numbers.is_empty() {
         Values::Number(numbers.into())
     } else {
         Values::Bool(bools.into())
-    };
-    Some(Test::OneOf { values, negated })
+    })
+}
+
+fn elements(field: &Field, item: &Item<'_>, quantifier: Quantifier) -> Option<Test> {
+    is_list(field, item);
+    let values = values(field, &item.elements()?)?;
+    if field.kind() == Kind::List && !matches!(values, Values::Text(_)) {
+        item.fail(format!("the elements of `{field}` are names"));
+    }
+    Some(Test::Elements(quantifier, ElementTest::OneOf(values)))
+}
+
+fn elements_in_list(
+    field: &Field,
+    item: &Item<'_>,
+    registry: &Registry,
+    quantifier: Quantifier,
+) -> Option<Test> {
+    is_list(field, item);
+    Some(Test::Elements(quantifier, ElementTest::OneOf(folded(field, item, registry)?)))
+}
+
+fn elements_glob(field: &Field, item: &Item<'_>, quantifier: Quantifier) -> Option<Test> {
+    is_list(field, item);
+    Some(Test::Elements(quantifier, ElementTest::Glob(glob_list(field, item)?)))
+}
+
+fn is_list(field: &Field, item: &Item<'_>) {
+    if !matches!(field.kind(), Kind::List | Kind::Any) {
+        item.fail_with(
+            format!("`{field}` is not a list"),
+            "ask about one value with `in`, `in_list` or `glob`",
+        );
+    }
 }
 
 /// Report operands that an attribute of known type can never equal.
 fn fits(field: &Field, item: &Item<'_>, no_texts: bool, numbers: bool) {
-    match field {
-        Field::Arg(_) => {}
-        Field::Port | Field::Tokens if !numbers => item.fail(format!("`{field}` is a number")),
-        Field::Tables | Field::Columns | Field::Functions => {
-            item.fail_with(format!("`{field}` is a list"), "ask about it with `len`");
+    match field.kind() {
+        Kind::Number if !numbers => item.fail(format!("`{field}` is a number")),
+        Kind::Text if no_texts => item.fail(format!("`{field}` is text")),
+        Kind::Address => item.fail_with(format!("`{field}` is an address"), "ask about it with `cidr`"),
+        Kind::List => {
+            let help =
+                "ask about its elements with `any_in`, `all_in`, `none_in`, or with `any_glob` and so on";
+            item.fail_with(format!("`{field}` is a list"), help);
         }
-        Field::Ip => item.fail_with("`ip` is an address", "ask about it with `cidr`"),
-        Field::Agent
-        | Field::Tenant
-        | Field::Tool
-        | Field::Caller
-        | Field::Path
-        | Field::Host
-        | Field::Scheme
-        | Field::Method
-        | Field::Db
-        | Field::Statement
-        | Field::Name
-        | Field::Transport
-        | Field::Store
-        | Field::Key
-        | Field::Model
-        | Field::Stmt
-            if no_texts =>
-        {
-            item.fail(format!("`{field}` is text"));
-        }
-        Field::Agent
-        | Field::Tenant
-        | Field::Tool
-        | Field::Caller
-        | Field::Path
-        | Field::Host
-        | Field::Port
-        | Field::Scheme
-        | Field::Method
-        | Field::Db
-        | Field::Statement
-        | Field::Name
-        | Field::Transport
-        | Field::Store
-        | Field::Key
-        | Field::Model
-        | Field::Tokens
-        | Field::Stmt => {}
+        Kind::Text | Kind::Number | Kind::Any => {}
     }
 }
 
-fn in_list(field: &Field, item: &Item<'_>, registry: &Registry, negated: bool) -> Option<Test> {
-    let (_, list) = registry.lists.find(item, registry.complete)?;
+fn in_list(field: &Field, item: &Item<'_>, registry: &Registry) -> Option<Values> {
     fits(field, item, false, false);
+    folded(field, item, registry)
+}
+
+/// The entries of a list, in the spelling of the attribute.
+fn folded(field: &Field, item: &Item<'_>, registry: &Registry) -> Option<Values> {
+    let (_, list) = registry.lists.find(item, registry.complete)?;
     let mut folded: Vec<Box<str>> = Vec::new();
     if list.iter().any(|entry| *field.fold(entry) != **entry) {
         folded.extend(list.iter().map(|entry| Box::from(field.fold(entry))));
         folded.sort_unstable();
     }
-    let values = if folded.is_empty() { Arc::clone(list) } else { folded.into() };
-    Some(Test::OneOf { values: Values::Text(values), negated })
+    Some(Values::Text(if folded.is_empty() { Arc::clone(list) } else { folded.into() }))
 }
 
 /// Texts to compare with a part of the attribute; an empty one would be part of everything.
@@ -251,6 +347,10 @@ fn texts(field: &Field, item: &Item<'_>) -> Option<Vec<Box<str>>> {
 
 fn globs(field: &Field, item: &Item<'_>) -> Option<Vec<Glob>> {
     fits(field, item, false, false);
+    glob_list(field, item)
+}
+
+fn glob_list(field: &Field, item: &Item<'_>) -> Option<Vec<Glob>> {
     let kind = match field {
         Field::Path => GlobKind::Path,
         Field::Host => GlobKind::Host,

@@ -1,4 +1,7 @@
 //! The indexed engine against the slow model, on random policies and calls.
+//!
+//! The long form: `GOVRUN_POLICY_CASES=100000 cargo test --release -p govrun-policy --test model`; each case is a policy with
+//! up to eleven calls, so that this is half a million decisions and more for each test.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod common;
@@ -10,7 +13,7 @@ use std::sync::Arc;
 
 use common::*;
 use govrun_policy::{Context, Policy};
-use govrun_testkit::model::{self, Answer, Asks, Bounds, Does, Rule};
+use govrun_testkit::model::{self, Answer, Asks, Bounds, Does, Layer, Rule, Tree};
 use govrun_verdict::{
     Action, Agent, Call, DbOp, Decision, Digest, Egress, FsOp, HttpTarget, Obligations, Operation, Profile,
     Scheme, Severity, Timestamp, ToolRef, Transport, Value,
@@ -44,7 +47,11 @@ const TARGETS: [&str; 3] = ["n1", "n2", "n3"];
 const FUELS: [u64; 3] = [100, 200, 300];
 /// Sets of actions a rule may select, with the attributes that all of them have.
 const KINDS: [(&[Action], &[&str], &[&str]); 11] = [
-    (&[Action::ToolCall], &["agent", "tool", "tenant"], &["args.n", "args.t", "args.r.x", "agent", "tenant"]),
+    (
+        &[Action::ToolCall],
+        &["agent", "tool", "tenant"],
+        &["args.n", "args.t", "args.r.x", "args.l", "agent", "tenant"],
+    ),
     (&[Action::FsRead, Action::FsWrite], &["agent", "tool", "path"], &["path", "tenant"]),
     (&[Action::HttpRequest], &["agent", "host", "path"], &["host", "path", "tenant"]),
     (&[Action::NetConnect], &["host", "agent"], &["host", "tenant"]),
@@ -84,17 +91,36 @@ fn asks(attribute: &'static str) -> BoxedStrategy<Asks> {
         glob,
         any::<bool>().prop_map(Asks::Has)
     ];
-    if attribute.starts_with("args.") {
+    if attribute == "args.l" {
+        let names = select(vec![&["yes"][..], &["yes", "no"], &["fin-1"]]);
+        prop_oneof![
+            names.clone().prop_map(Asks::AnyIn),
+            names.clone().prop_map(Asks::AllIn),
+            names.prop_map(Asks::NoneIn),
+            proptest::bool::ANY.prop_map(Asks::Has),
+        ]
+        .boxed()
+    } else if attribute.starts_with("args.") {
         prop_oneof![any, (0i64..3).prop_map(Asks::Is), (0i64..3).prop_map(Asks::Above)].boxed()
     } else {
         any.boxed()
     }
 }
 
-fn conditions(attributes: &'static [&'static str]) -> impl Strategy<Value = Vec<(&'static str, Asks)>> {
-    subsequence(attributes, 0..=attributes.len().min(2)).prop_flat_map(|chosen| {
-        chosen.into_iter().map(|a| asks(a).prop_map(move |asks| (a, asks))).collect::<Vec<_>>()
+fn tree(attributes: &'static [&'static str]) -> impl Strategy<Value = Tree> {
+    let leaf = select(attributes).prop_flat_map(|a| asks(a).prop_map(move |asks| Tree::Leaf(a, asks)));
+    // `when` and `unless` are written as `all`, which is one of the four levels.
+    leaf.prop_recursive(3, 8, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 1..=3).prop_map(Tree::All),
+            vec(inner.clone(), 1..=3).prop_map(Tree::Any),
+            inner.prop_map(|tree| Tree::Not(Box::new(tree))),
+        ]
     })
+}
+
+fn conditions(attributes: &'static [&'static str]) -> impl Strategy<Value = Vec<Tree>> {
+    prop_oneof![3 => vec(tree(attributes), 0..=1), 1 => vec(tree(attributes), 2)]
 }
 
 fn does() -> impl Strategy<Value = Does> {
@@ -131,27 +157,33 @@ fn rule() -> impl Strategy<Value = Rule> {
         btree_set(select(&TARGETS[..]), 0..=2),
         severity,
     );
-    (does(), kind, extras, 0u8..4).prop_map(|(does, (actions, globs, cidr, when, unless), extras, shadow)| {
-        let (limited, limit, notify, severity) = extras;
-        let throttle = does == Does::Throttle;
-        Rule {
-            id: String::new(),
-            does,
-            shadow: shadow == 0,
-            actions: actions.to_vec(),
-            globs: globs.into_iter().collect::<BTreeMap<_, _>>(),
-            cidr: cidr.into_iter().map(|(ip, bits)| (ip.parse::<IpAddr>().unwrap(), bits)).collect(),
-            when,
-            unless,
-            limit: match (throttle, limited) {
-                (true, _) if limit.is_empty() => BTreeSet::from(["b1"]),
-                (true, _) | (_, true) => limit,
-                (false, false) => BTreeSet::new(),
-            },
-            notify: if throttle { BTreeSet::new() } else { notify },
-            severity,
-        }
-    })
+    let stage = (0u8..4, option::weighted(0.2, 1u16..=10_000));
+    let layer = option::of(select(&[Layer::Ceiling, Layer::Team][..]));
+    (does(), kind, extras, stage, layer).prop_map(
+        |(does, (actions, globs, cidr, when, unless), extras, stage, layer)| {
+            let (limited, limit, notify, severity) = extras;
+            let throttle = does == Does::Throttle;
+            Rule {
+                id: String::new(),
+                does,
+                shadow: stage.0 == 0,
+                canary: stage.1,
+                layer,
+                actions: actions.to_vec(),
+                globs: globs.into_iter().collect::<BTreeMap<_, _>>(),
+                cidr: cidr.into_iter().map(|(ip, bits)| (ip.parse::<IpAddr>().unwrap(), bits)).collect(),
+                when,
+                unless,
+                limit: match (throttle, limited) {
+                    (true, _) if limit.is_empty() => BTreeSet::from(["b1"]),
+                    (true, _) | (_, true) => limit,
+                    (false, false) => BTreeSet::new(),
+                },
+                notify: if throttle { BTreeSet::new() } else { notify },
+                severity,
+            }
+        },
+    )
 }
 
 fn rules() -> impl Strategy<Value = Vec<Rule>> {
@@ -170,13 +202,20 @@ fn value() -> impl Strategy<Value = Value> {
         select(&["yes", "fin-1", "no"][..]).prop_map(|t| Value::Text(t.into())),
         Just(Value::Null),
         Just(Value::Opaque("NaN".into())),
-        Just(Value::List(vec![Value::Null])),
+        vec(
+            prop_oneof![
+                4 => select(&["yes", "no", "fin-1"][..]).prop_map(|t| Value::Text(t.into())),
+                1 => Just(Value::Null),
+            ],
+            0..3
+        )
+        .prop_map(Value::List),
         (0i64..3).prop_map(|n| Value::Record(vec![("x".into(), Value::Number(n.into()))])),
     ]
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
-    let args = subsequence(vec!["n", "t", "r"], 0..=3).prop_flat_map(|names| {
+    let args = subsequence(vec!["n", "t", "r", "l"], 0..=4).prop_flat_map(|names| {
         names.into_iter().map(|n| value().prop_map(move |v| (n.to_owned(), v))).collect::<Vec<_>>()
     });
     prop_oneof![
@@ -207,13 +246,16 @@ fn operation() -> impl Strategy<Value = Operation> {
 
 fn calls() -> impl Strategy<Value = Vec<Call>> {
     let tenant = option::of(select(&["acme", "other"][..]));
-    let one = (select(&AGENTS[..]), tenant, select(&TOOLS[..]), operation());
+    let session = select(&["s1", "s2", "s3", "s4", "s5"][..]);
+    let one = (select(&AGENTS[..]), tenant, select(&TOOLS[..]), operation(), session);
     vec(one, 1..12).prop_map(|calls| {
-        let call = |(agent, tenant, tool, operation): (&str, Option<&str>, &str, Operation)| Call {
-            agent: Arc::new(Agent { name: agent.into(), tenant: tenant.map(Into::into) }),
-            tool: Arc::new(ToolRef { name: tool.into(), component: Digest([7; 32]) }),
-            ..common::call(operation)
-        };
+        let call =
+            |(agent, tenant, tool, operation, session): (&str, Option<&str>, &str, Operation, &str)| Call {
+                session: session.into(),
+                agent: Arc::new(Agent { name: agent.into(), tenant: tenant.map(Into::into) }),
+                tool: Arc::new(ToolRef { name: tool.into(), component: Digest([7; 32]) }),
+                ..common::call(operation)
+            };
         calls.into_iter().map(call).collect()
     })
 }
@@ -233,8 +275,12 @@ fn obligations(bounds: &Bounds) -> Obligations {
     }
 }
 
-fn preamble(default: &Does) -> String {
-    let mut out = format!("schema = 1\npacks = [\"p\", \"q\"]\n{}", model::default_toml(default));
+fn preamble(default: &Does, ceiling: bool) -> String {
+    let mut out = format!(
+        "schema = 1\npacks = [\"p\", \"q\"]\n[layer.team]\npacks = [\"t\"]\n[layer.org]\npacks = [\"o\"]\n\
+         ceiling = {ceiling}\n{}",
+        model::default_toml(default)
+    );
     out.push_str(&model::profiles(&FUELS));
     for budget in BUDGETS {
         out.push_str(&format!("[budget.{budget}]\nlimit = 5\nper = \"1h\"\nkey = [\"agent\", \"tool\"]\n"));
@@ -245,19 +291,28 @@ fn preamble(default: &Does) -> String {
     out
 }
 
-/// The policy with its rules dealt out to three files in this order.
-fn compile(default: &Does, rules: &[Rule], deal: impl Fn(u32) -> u32) -> Policy {
-    let (mut manifest, mut p, mut q) = (preamble(default), "# p\n".to_owned(), "# q\n".to_owned());
+/// The policy with its rules dealt out to three files in this order; those of a layer to its own.
+fn compile(default: &Does, ceiling: bool, rules: &[Rule], deal: impl Fn(u32) -> u32) -> Policy {
+    let mut manifest = preamble(default, ceiling);
+    let [mut p, mut q, mut t, mut o] = ["# p\n", "# q\n", "# t\n", "# o\n"].map(str::to_owned);
     for (rule, at) in rules.iter().zip(0..) {
-        let file = match deal(at) % 3 {
-            0 => &mut manifest,
-            1 => &mut p,
-            _ => &mut q,
+        let file = match (rule.layer, deal(at) % 3) {
+            (Some(Layer::Team), _) => &mut t,
+            (Some(Layer::Ceiling), _) => &mut o,
+            (None, 0) => &mut manifest,
+            (None, 1) => &mut p,
+            (None, _) => &mut q,
         };
         file.push_str(&model::to_toml(rule));
     }
-    let files = [("govrun.toml", &*manifest), ("p/rules.toml", &*p), ("q/deep/rules.toml", &*q)];
-    Policy::compile(&sources(&files)).unwrap_or_else(|e| panic!("{e}\n{manifest}\n{p}\n{q}"))
+    let files = [
+        ("govrun.toml", &*manifest),
+        ("p/rules.toml", &*p),
+        ("q/deep/rules.toml", &*q),
+        ("t/rules.toml", &*t),
+        ("o/rules.toml", &*o),
+    ];
+    Policy::compile(&sources(&files)).unwrap_or_else(|e| panic!("{e}\n{manifest}\n{p}\n{q}\n{t}\n{o}"))
 }
 
 fn context(bounds: Option<&Obligations>) -> Context<'_> {
@@ -302,20 +357,24 @@ fn default() -> impl Strategy<Value = Does> {
     ]
 }
 
+#[expect(clippy::disallowed_methods, reason = "the length of the test run")]
 fn cases() -> ProptestConfig {
-    ProptestConfig { cases: 600, max_shrink_iters: 20_000, ..ProptestConfig::default() }
+    let long = std::env::var("GOVRUN_POLICY_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig { cases: long.unwrap_or(400), max_shrink_iters: 20_000, ..ProptestConfig::default() }
 }
 
 proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn the_engine_decides_as_the_model(default in default(), rules in rules(), calls in calls(), bounds in bounds()) {
-        let policy = compile(&default, &rules, |at| at);
+    fn the_engine_decides_as_the_model(
+        default in default(), ceiling in any::<bool>(), rules in rules(), calls in calls(), bounds in bounds(),
+    ) {
+        let policy = compile(&default, ceiling, &rules, |at| at);
         let within = bounds.as_ref().map(obligations);
         for call in &calls {
             let decision = policy.decide(call, &context(within.as_ref()));
-            let expected = model::decide(&rules, &default, call, bounds);
+            let expected = model::decide(&rules, &default, ceiling, call, bounds);
             prop_assert_eq!(answer(&decision), expected, "{:?}\n{:?}", call, decision);
         }
     }
@@ -323,11 +382,11 @@ proptest! {
     #[test]
     fn the_order_of_rules_and_files_changes_nothing(
         default in default(), rules in rules().prop_flat_map(|r| (Just(r.clone()), Just(r).prop_shuffle())),
-        calls in calls(), bounds in bounds(), deal in any::<u32>(),
+        ceiling in any::<bool>(), calls in calls(), bounds in bounds(), deal in any::<u32>(),
     ) {
         let (rules, shuffled) = rules;
-        let one = compile(&default, &rules, |_| 0);
-        let other = compile(&default, &shuffled, |at| deal.rotate_left(at) & 3);
+        let one = compile(&default, ceiling, &rules, |_| 0);
+        let other = compile(&default, ceiling, &shuffled, |at| deal.rotate_left(at) & 3);
         let within = bounds.as_ref().map(obligations);
         for call in &calls {
             let (a, b) = (one.decide(call, &context(within.as_ref())), other.decide(call, &context(within.as_ref())));
@@ -335,26 +394,34 @@ proptest! {
         }
     }
 
+    /// What shadow predicts is what a separate policy decides that enforces everything; and shadow rules, and rules that are
+    /// out of their share, change nothing else.
     #[test]
     fn a_shadow_rule_changes_nothing_that_is_enforced(
-        default in default(), rules in rules(), calls in calls(), bounds in bounds(),
+        default in default(), ceiling in any::<bool>(), rules in rules(), calls in calls(), bounds in bounds(),
     ) {
-        let without: Vec<Rule> = rules.iter().filter(|r| !r.shadow).cloned().collect();
-        let promoted: Vec<Rule> = rules.iter().cloned().map(|r| Rule { shadow: false, ..r }).collect();
+        let without: Vec<Rule> = rules.iter().filter(|r| !r.shadow || r.canary.is_some()).cloned().collect();
+        let promoted: Vec<Rule> =
+            rules.iter().cloned().map(|r| Rule { shadow: false, canary: None, ..r }).collect();
         prop_assume!(!without.is_empty());
-        let (with, without) = (compile(&default, &rules, |at| at), compile(&default, &without, |at| at));
-        let promoted = compile(&default, &promoted, |at| at);
+        let with = compile(&default, ceiling, &rules, |at| at);
+        let without = compile(&default, ceiling, &without, |at| at);
+        let promoted = compile(&default, ceiling, &promoted, |at| at);
         let within = bounds.as_ref().map(obligations);
         for call in &calls {
             let decision = with.decide(call, &context(within.as_ref()));
             let enforced = promoted.decide(call, &context(within.as_ref()));
             if let Some(shadow) = &decision.shadow {
-                prop_assert_eq!((shadow.verdict, &shadow.rule, &shadow.reason), (enforced.verdict, &enforced.rule, &enforced.reason));
+                let (verdict, rule, reason) = (enforced.verdict, &enforced.rule, &enforced.reason);
+                prop_assert_eq!((shadow.verdict, &shadow.rule, &shadow.reason), (verdict, rule, reason));
             } else {
-                prop_assert_eq!(&Decision { epoch: decision.epoch, ..enforced }, &decision);
+                let (epoch, mode, cohort) = (decision.epoch, decision.mode, decision.cohort.clone());
+                prop_assert_eq!(&Decision { epoch, mode, cohort, ..enforced }, &decision);
             }
             let plain = without.decide(call, &context(within.as_ref()));
-            prop_assert_eq!(Decision { epoch: decision.epoch, shadow: decision.shadow.clone(), ..plain }, decision);
+            prop_assert_eq!(
+                Decision { epoch: decision.epoch, shadow: decision.shadow.clone(), ..plain }, decision
+            );
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use govrun_verdict::{Action, Call, Operation, Severity, Value, Verdict};
+use govrun_verdict::{Action, Call, Digest, Operation, Severity, Value, Verdict};
 use rust_decimal::Decimal;
 
 /// What a rule does.
@@ -38,6 +38,34 @@ pub enum Asks {
     Fits(&'static str),
     /// It is there, or not.
     Has(bool),
+    /// Some element of a list is one of these.
+    AnyIn(&'static [&'static str]),
+    /// Every element of a list is one of these.
+    AllIn(&'static [&'static str]),
+    /// No element of a list is one of these.
+    NoneIn(&'static [&'static str]),
+}
+
+/// A condition.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Tree {
+    /// About one attribute.
+    Leaf(&'static str, Asks),
+    /// Each of them.
+    All(Vec<Tree>),
+    /// One of them.
+    Any(Vec<Tree>),
+    /// Not this.
+    Not(Box<Tree>),
+}
+
+/// Who wrote a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    /// A layer that must permit, and grants nothing.
+    Ceiling,
+    /// A layer like any other.
+    Team,
 }
 
 /// A rule.
@@ -49,6 +77,10 @@ pub struct Rule {
     pub does: Does,
     /// Only recorded.
     pub shadow: bool,
+    /// Enforced for so many hundredths of a percent of the sessions.
+    pub canary: Option<u16>,
+    /// Its layer.
+    pub layer: Option<Layer>,
     /// Of which actions.
     pub actions: Vec<Action>,
     /// Globs by key of `match`.
@@ -56,9 +88,9 @@ pub struct Rule {
     /// Ranges: first address and bits.
     pub cidr: Vec<(IpAddr, u8)>,
     /// Conditions that must hold.
-    pub when: Vec<(&'static str, Asks)>,
+    pub when: Vec<Tree>,
     /// Conditions that exempt.
-    pub unless: Vec<(&'static str, Asks)>,
+    pub unless: Vec<Tree>,
     /// Budgets.
     pub limit: BTreeSet<&'static str>,
     /// Targets.
@@ -101,18 +133,27 @@ pub struct Bounds {
     pub fuel: Option<u64>,
 }
 
-/// Decide by trying every rule.
+/// Decide by trying every rule. With `ceiling` there is a layer that must permit.
 #[must_use]
-pub fn decide(rules: &[Rule], default: &Does, call: &Call, bounds: Option<Bounds>) -> Answer {
+pub fn decide(rules: &[Rule], default: &Does, ceiling: bool, call: &Call, bounds: Option<Bounds>) -> Answer {
     let mut hits: Vec<(&Rule, bool)> = rules.iter().filter_map(|r| Some((r, matches(r, call)?))).collect();
     hits.sort_by(|a, b| a.0.id.cmp(&b.0.id));
-    let enforced: Vec<(&Rule, bool)> = hits.iter().filter(|(r, _)| !r.shadow).copied().collect();
-    let mut answer = resolve(&enforced, default, call, bounds);
+    let enforced: Vec<(&Rule, bool)> = hits.iter().filter(|(r, _)| is_enforced(r, call)).copied().collect();
+    let mut answer = resolve(&enforced, default, ceiling, call, bounds);
     if hits.len() > enforced.len() {
-        let both = resolve(&hits, default, call, bounds);
+        let both = resolve(&hits, default, ceiling, call, bounds);
         answer.shadow = Some((both.verdict, both.rule));
     }
     answer
+}
+
+/// A rule with a share is enforced for the sessions whose number, drawn for that rule, is below it.
+fn is_enforced(rule: &Rule, call: &Call) -> bool {
+    let Some(share) = rule.canary else { return !rule.shadow };
+    let text = format!("govrun rollout 1\n{}\n{}\n{}", rule.id, call.agent.name, call.session);
+    let number =
+        Digest::of(text.as_bytes()).0.iter().take(8).fold(0u128, |n, byte| n * 256 + u128::from(*byte));
+    number % 10_000 < u128::from(share)
 }
 
 fn level(does: &Does) -> u8 {
@@ -125,18 +166,32 @@ fn level(does: &Does) -> u8 {
     }
 }
 
-fn resolve(hits: &[(&Rule, bool)], default: &Does, call: &Call, bounds: Option<Bounds>) -> Answer {
+fn resolve(
+    hits: &[(&Rule, bool)],
+    default: &Does,
+    ceiling: bool,
+    call: &Call,
+    bounds: Option<Bounds>,
+) -> Answer {
     let connects = matches!(call.operation, Operation::NetConnect { .. });
     let special = address(call).is_some_and(is_private);
-    let permitted = hits.iter().any(|(rule, unknown)| {
-        !unknown && (1..=3).contains(&level(&rule.does)) && (!special || !rule.cidr.is_empty())
-    });
-    let floor = match (special, connects) {
+    let permits = |above: bool| {
+        hits.iter().filter(move |(rule, _)| above == (ceiling && rule.layer == Some(Layer::Ceiling))).any(
+            |(rule, unknown)| {
+                !unknown && (1..=3).contains(&level(&rule.does)) && (!special || !rule.cidr.is_empty())
+            },
+        )
+    };
+    let (permitted, capped) = (permits(false), ceiling && !permits(true) && (special || !connects));
+    let mut floor = match (special, connects) {
         (true, _) if !permitted => Some(("builtin:address-not-granted", &Does::Block)),
         (false, true) => Some(("builtin:public-address", &Does::Allow(None))),
         (false, false) if !permitted => Some(("-", default)),
         _ => None,
     };
+    if capped && floor.is_none_or(|(_, does)| *does != Does::Block) {
+        floor = Some(("builtin:ceiling", &Does::Block));
+    }
     let joined = floor.filter(|(name, _)| *name == "-").map(|(_, does)| does);
     let top = hits.iter().map(|(r, _)| level(&r.does)).chain(floor.map(|(_, d)| level(d))).max().unwrap_or(4);
     let winners: Vec<&(&Rule, bool)> = hits.iter().filter(|(r, _)| level(&r.does) == top).collect();
@@ -225,15 +280,27 @@ fn matches(rule: &Rule, call: &Call) -> Option<bool> {
     }
 }
 
-fn and(conditions: &[(&'static str, Asks)], call: &Call) -> Option<bool> {
-    let truths: Vec<Option<bool>> =
-        conditions.iter().map(|(attribute, asks)| truth(attribute, asks, call)).collect();
+fn and(conditions: &[Tree], call: &Call) -> Option<bool> {
+    let truths: Vec<Option<bool>> = conditions.iter().map(|tree| tree_truth(tree, call)).collect();
     if truths.contains(&Some(false)) {
         Some(false)
     } else if truths.contains(&None) {
         None
     } else {
         Some(true)
+    }
+}
+
+fn tree_truth(tree: &Tree, call: &Call) -> Option<bool> {
+    match tree {
+        Tree::Leaf(attribute, asks) => truth(attribute, asks, call),
+        Tree::All(inner) => and(inner, call),
+        // By de Morgan: at least one holds unless none does.
+        Tree::Any(inner) => {
+            let negated: Vec<Tree> = inner.iter().map(|t| Tree::Not(Box::new(t.clone()))).collect();
+            and(&negated, call).map(|none| !none)
+        }
+        Tree::Not(inner) => tree_truth(inner, call).map(|truth| !truth),
     }
 }
 
@@ -288,6 +355,21 @@ fn truth(attribute: &str, asks: &Asks, call: &Call) -> Option<bool> {
         }
     }
     let value = value.filter(|v| **v != Value::Null);
+    if let Some((wanted, all, negate)) = quantified(asks) {
+        let Some(Value::List(elements)) = value else { return None };
+        let is = |element: &Value| match element {
+            Value::Text(text) => Some(wanted.contains(&&**text)),
+            _ => None,
+        };
+        let truths: Vec<Option<bool>> = elements.iter().map(is).collect();
+        let decisive = !all;
+        let holds = match truths {
+            _ if truths.contains(&Some(decisive)) => Some(decisive),
+            _ if truths.contains(&None) || (all && truths.is_empty()) => None,
+            _ => Some(!decisive),
+        };
+        return holds.map(|holds| holds != negate);
+    }
     match (asks, value) {
         (Asks::Has(wanted), value) => Some(value.is_some() == *wanted),
         (Asks::Is(n), Some(Value::Number(x))) => Some(*x == Decimal::from(*n)),
@@ -296,6 +378,18 @@ fn truth(attribute: &str, asks: &Asks, call: &Call) -> Option<bool> {
         (Asks::SaysNot(t), Some(Value::Text(x))) => Some(x != t),
         (Asks::Fits(g), Some(Value::Text(x))) => Some(fits(attribute, g, x)),
         _ => None,
+    }
+}
+
+/// The names, whether every element is asked for, and whether the answer is turned around.
+fn quantified(asks: &Asks) -> Option<(&'static [&'static str], bool, bool)> {
+    match asks {
+        Asks::AnyIn(names) => Some((names, false, false)),
+        Asks::AllIn(names) => Some((names, true, false)),
+        Asks::NoneIn(names) => Some((names, false, true)),
+        Asks::Is(_) | Asks::Above(_) | Asks::Says(_) | Asks::SaysNot(_) | Asks::Fits(_) | Asks::Has(_) => {
+            None
+        }
     }
 }
 
@@ -356,10 +450,8 @@ pub fn to_toml(rule: &Rule) -> String {
     }
     let _ = writeln!(out, "match = {{ {} }}", keys.join(", "));
     for (key, conditions) in [("when", &rule.when), ("unless", &rule.unless)] {
-        let each: Vec<String> =
-            conditions.iter().map(|(a, asks)| format!("\"{a}\" = {{ {} }}", operator(asks))).collect();
-        if !each.is_empty() {
-            let _ = writeln!(out, "{key} = {{ {} }}", each.join(", "));
+        if !conditions.is_empty() {
+            let _ = writeln!(out, "{key} = {{ all = [{}] }}", trees_toml(conditions));
         }
     }
     out.push_str(&does_toml(&rule.does));
@@ -371,10 +463,31 @@ pub fn to_toml(rule: &Rule) -> String {
     if let Some(severity) = rule.severity {
         let _ = writeln!(out, "severity = \"{}\"", format!("{severity:?}").to_lowercase());
     }
-    if rule.shadow {
+    if let Some(share) = rule.canary {
+        let _ = writeln!(
+            out,
+            "rollout = {{ enforce = \"{}.{:02}%\", by = \"session\" }}",
+            share / 100,
+            share % 100
+        );
+    } else if rule.shadow {
         out.push_str("mode = \"shadow\"\n");
     }
     out
+}
+
+fn trees_toml(trees: &[Tree]) -> String {
+    let each: Vec<String> = trees.iter().map(|tree| format!("{{ {} }}", tree_toml(tree))).collect();
+    each.join(", ")
+}
+
+fn tree_toml(tree: &Tree) -> String {
+    match tree {
+        Tree::Leaf(attribute, asks) => format!("\"{attribute}\" = {{ {} }}", operator(asks)),
+        Tree::All(inner) => format!("all = [{}]", trees_toml(inner)),
+        Tree::Any(inner) => format!("any = [{}]", trees_toml(inner)),
+        Tree::Not(inner) => format!("not = {{ {} }}", tree_toml(inner)),
+    }
 }
 
 fn operator(asks: &Asks) -> String {
@@ -383,6 +496,9 @@ fn operator(asks: &Asks) -> String {
         Asks::Above(n) => format!("gt = {n}"),
         Asks::Says(t) => format!("eq = \"{t}\""),
         Asks::SaysNot(t) => format!("ne = \"{t}\""),
+        Asks::AnyIn(names) => format!("any_in = {names:?}"),
+        Asks::AllIn(names) => format!("all_in = {names:?}"),
+        Asks::NoneIn(names) => format!("none_in = {names:?}"),
         Asks::Fits(g) => format!("glob = \"{g}\""),
         Asks::Has(wanted) => format!("has = {wanted}"),
     }

@@ -305,6 +305,8 @@ pub struct Decision {
     pub matched: Vec<Matched>,
     /// What the shadow rules say, if any matched.
     pub shadow: Option<Shadow>,
+    /// Of the matching rules with a rollout, which were enforced for this call: `rule=enforce,other=shadow`.
+    pub cohort: Option<Arc<str>>,
     /// Scope of the grant.
     pub obligations: Obligations,
     /// Budgets to reserve, all or none.

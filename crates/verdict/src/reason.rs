@@ -49,6 +49,8 @@ macro_rules! builtin {
 builtin! {
     DefaultDeny Block "DEFAULT-DENY"
         "No rule permits this." "Add an allow rule for this agent, action and resource, or leave it refused."
+    CeilingNotPermitted Block "CEILING-NOT-PERMITTED"
+        "A layer that sets a ceiling does not permit this." "Add an allow rule for it to that layer, or leave it refused."
     PolicyUnavailable Block "POLICY-UNAVAILABLE"
         "There is no loaded policy, so nothing runs." "Run `govrun policy check` on the policy folder and fix what it reports."
     AuditUnavailable Block "AUDIT-UNAVAILABLE"

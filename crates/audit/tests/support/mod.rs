@@ -129,6 +129,7 @@ pub fn allow(durability: Durability) -> Decision {
         rule: Some(RuleId::new("pay").unwrap()),
         matched: vec![Matched { rule: RuleId::new("pay").unwrap(), unknown: false }],
         shadow: None,
+        cohort: None,
         obligations: Obligations::default(),
         budgets: Vec::new(),
         escalate: None,
@@ -152,6 +153,7 @@ pub fn full(durability: Durability) -> Decision {
             rule: Some(RuleId::new("shadow-1").unwrap()),
             reason: ReasonCode::new("SHADOW").unwrap(),
         }),
+        cohort: None,
         obligations: Obligations {
             fuel: Some(n(2_000_000_000)),
             memory_bytes: Some(n(1 << 26)),

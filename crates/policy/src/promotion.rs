@@ -1,0 +1,131 @@
+//! `promotions.toml`: which rules may be enforced, where the manifest has `require_shadow`.
+//!
+//! A rule is known by the digest of what it says, its stage left out: a rule that is promoted from shadow to enforced
+//! keeps its digest, and one that is changed in any other way loses its promotion. What it names (lists, budgets,
+//! profiles) is not part of the digest.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use govrun_verdict::{Digest, Mode, RuleId};
+use toml::de::DeValue;
+
+use crate::rule::RuleInfo;
+use crate::toml_item::{Item, Table};
+
+/// Name of the file in the policy folder.
+pub const PROMOTIONS: &str = "promotions.toml";
+
+/// Keys of a rule that say how far it has got, and not what it does.
+const STAGE_KEYS: [&str; 2] = ["mode", "rollout"];
+
+/// Why a rule may be enforced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Promotion {
+    /// It was seen in shadow: a reference to the evidence.
+    Evidence(String),
+    /// Without evidence: who took the responsibility, and why.
+    BreakGlass(String),
+}
+
+/// The promotions by rule, with the digest that each is for.
+pub(crate) type Promotions = BTreeMap<RuleId, (Digest, Promotion)>;
+
+/// The digest of what a rule says.
+pub(crate) fn fingerprint(rule: &Table<'_>) -> Digest {
+    let mut text = "govrun rule 1\n".to_owned();
+    let mut entries = rule.entries();
+    entries.sort_by_key(|entry| entry.key);
+    for entry in entries.iter().filter(|entry| !STAGE_KEYS.contains(&entry.key)) {
+        let _ = write!(text, "{:?} = ", entry.key);
+        canonical(&mut text, entry.item.value());
+        text.push('\n');
+    }
+    Digest::of(text.as_bytes())
+}
+
+/// One spelling for each value: keys sorted, texts quoted.
+fn canonical(out: &mut String, value: &DeValue<'_>) {
+    // Writing to a string does not fail.
+    let _ = match value {
+        DeValue::String(text) => write!(out, "{text:?}"),
+        DeValue::Integer(i) => write!(out, "{}:{}", i.radix(), i.as_str()),
+        DeValue::Float(f) => write!(out, "{}", f.as_str()),
+        DeValue::Boolean(b) => write!(out, "{b}"),
+        DeValue::Datetime(at) => write!(out, "{at}"),
+        DeValue::Array(items) => {
+            out.push('[');
+            for item in items.iter() {
+                canonical(out, item.get_ref());
+                out.push(',');
+            }
+            write!(out, "]")
+        }
+        DeValue::Table(map) => {
+            let sorted: BTreeMap<&str, &DeValue<'_>> =
+                map.iter().map(|(key, value)| (&**key.get_ref(), value.get_ref())).collect();
+            out.push('{');
+            for (key, value) in sorted {
+                let _ = write!(out, "{key:?}=");
+                canonical(out, value);
+                out.push(',');
+            }
+            write!(out, "}}")
+        }
+    };
+}
+
+/// Read `[[promotion]]`.
+pub(crate) fn read(root: &Table<'_>) -> Promotions {
+    root.only(&["promotion"]);
+    let mut promotions = Promotions::new();
+    for table in root.array("promotion", "a promotion") {
+        table.only(&["rule", "digest", "evidence", "break_glass"]);
+        let rule = table
+            .need("rule")
+            .and_then(|item| item.checked(RuleId::new(item.text()?).map_err(|e| e.to_string())));
+        let digest = table
+            .need("digest")
+            .and_then(|item| item.checked(Digest::parse(item.text()?).map_err(|e| e.to_string())));
+        let promotion = match (table.get("evidence"), table.get("break_glass")) {
+            (Some(item), None) => said(&item).map(Promotion::Evidence),
+            (None, Some(item)) => said(&item).map(Promotion::BreakGlass),
+            (Some(_), Some(_)) | (None, None) => {
+                table.fail("a promotion has either `evidence`, or `break_glass` with who and why");
+                None
+            }
+        };
+        let (Some(rule), Some(digest), Some(promotion)) = (rule, digest, promotion) else { continue };
+        if promotions.insert(rule.clone(), (digest, promotion)).is_some() {
+            table.fail(format!("the rule `{rule}` is promoted twice"));
+        }
+    }
+    promotions
+}
+
+fn said(item: &Item<'_>) -> Option<String> {
+    let text = item.text()?;
+    if text.trim().is_empty() || text.chars().any(crate::error::is_hidden) {
+        item.fail("one line of text is needed here");
+    }
+    Some(text.to_owned())
+}
+
+/// Report the rule when it would be enforced, in part or as a whole, and was not promoted as it is now.
+pub(crate) fn check(table: &Table<'_>, info: &mut RuleInfo, promotions: &Promotions) {
+    match info.mode {
+        Mode::Shadow | Mode::Drill => return,
+        Mode::Enforce | Mode::Canary => {}
+    }
+    match promotions.get(&info.id) {
+        Some((digest, promotion)) if *digest == info.digest => info.promotion = Some(promotion.clone()),
+        Some(_) => table.fail(format!(
+            "the rule `{}` was changed after it was promoted; the manifest has `require_shadow`: let it run in shadow again",
+            info.id
+        )),
+        None => table.fail(format!(
+            "the rule `{}` was never promoted; the manifest has `require_shadow`: a new rule starts with `mode = \"shadow\"`",
+            info.id
+        )),
+    }
+}
