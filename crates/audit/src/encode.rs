@@ -302,6 +302,7 @@ fn obligations(o: &Obligations) -> body::Obligations<'_> {
             govrun_verdict::Egress::ByRule => body::Egress::ByRule,
         },
         db: (o.db != DbLimits::default()).then_some(db),
+        mask: (!o.mask.is_empty()).then(|| o.mask.columns().map(|c| Text::from(c.to_owned())).collect()),
         sandbox: o.sandbox.as_deref().map(sandbox),
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use govrun_host::component::Inspected;
-use govrun_host::{Offers, Tool};
+use govrun_host::{DatabaseOffer, Offers, Tool};
 use govrun_policy::{Policy, ToolEntry};
 use govrun_verdict::{FsMode, Preopen};
 
@@ -91,7 +91,7 @@ fn offers(entry: &ToolEntry) -> Result<Offers, Failure> {
         databases: entry
             .databases
             .iter()
-            .map(|d| (d.label.to_string(), (d.sqlite.as_ref().into(), d.mode)))
+            .map(|d| (d.label.to_string(), DatabaseOffer::Sqlite(d.sqlite.as_ref().into(), d.mode)))
             .collect(),
         dirs: entry.dirs.iter().map(|dir| directory(&entry.name, dir)).collect::<Result<_, _>>()?,
     })

@@ -19,11 +19,12 @@ mod notify;
 mod pause;
 mod runtime;
 mod scope;
+pub mod sql;
 pub mod value;
 mod wasi;
 
 pub use approval::statement as approval_statement;
-pub use databases::DatabaseOffers;
+pub use databases::{DatabaseOffer, DatabaseOffers};
 pub use engine::engine;
 pub use gate::{Gate, GateError, Parts, Waits};
 pub use grant::{Grant, Outcome};

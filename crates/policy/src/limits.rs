@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use govrun_verdict::{DbLimits, Egress, FsMode, Obligations, Preopen, Profile};
+use govrun_verdict::{DbLimits, Egress, FsMode, Mask, Obligations, Preopen, Profile};
 
 use crate::toml_item::{Item, Table};
 use crate::units;
@@ -56,25 +56,52 @@ pub(crate) fn limits(item: &Item<'_>) -> Option<Obligations> {
 }
 
 fn limits_of(table: &Table<'_>, egress: Egress) -> Obligations {
+    let (db, mask) = table.get("db").and_then(|item| db_limits(&item)).unwrap_or_default();
     Obligations {
         fuel: table.get("fuel").and_then(|item| count(&item)),
         memory_bytes: table.get("memory").and_then(|item| size(&item)),
         deadline_ms: table.get("deadline").and_then(|item| duration(&item)),
         egress: table.get("egress").and_then(|item| item.one_of(&EGRESS)).unwrap_or(egress),
-        db: table.get("db").and_then(|item| db_limits(&item)).unwrap_or_default(),
+        db,
+        mask,
         sandbox: None,
     }
 }
 
-fn db_limits(item: &Item<'_>) -> Option<DbLimits> {
+fn db_limits(item: &Item<'_>) -> Option<(DbLimits, Mask)> {
     let table = item.table("`db`")?;
-    table.only(&["rows", "bytes", "time", "vm_steps"]);
-    Some(DbLimits {
+    table.only(&["rows", "bytes", "time", "vm_steps", "mask"]);
+    let mask = table.get("mask").map(|item| masked(&item)).unwrap_or_default();
+    let limits = DbLimits {
         rows: table.get("rows").and_then(|item| count(&item)),
         bytes: table.get("bytes").and_then(|item| size(&item)),
         time_ms: table.get("time").and_then(|item| duration(&item)),
         vm_steps: table.get("vm_steps").and_then(|item| count(&item)),
-    })
+    };
+    Some((limits, mask))
+}
+
+/// One or more of `table.column` and `*.column`.
+fn masked(item: &Item<'_>) -> Mask {
+    let given = item.texts().unwrap_or_default();
+    for (item, text) in &given {
+        let sound = text.rsplit_once('.').is_some_and(|(table, column)| is_table(table) && is_plain(column));
+        if !sound {
+            item.fail_with(
+                "a masked column is `table.column`, or `*.column` for that of every table",
+                "such as `users.email`; a table of another schema is `schema.table.column`",
+            );
+        }
+    }
+    Mask::new(given.iter().map(|(_, text)| *text))
+}
+
+fn is_table(text: &str) -> bool {
+    text == "*" || text.split_once('.').map_or_else(|| is_plain(text), |(s, t)| is_plain(s) && is_plain(t))
+}
+
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['.', '*', '"', '`', '[', '\'']) && !name.contains(char::is_control)
 }
 
 pub(crate) fn count(item: &Item<'_>) -> Option<NonZeroU64> {

@@ -20,6 +20,6 @@ pub use decision::{
     OnTimeout, Refusal, RuleVerdict, Severity, Shadow, Verdict,
 };
 pub use name::{Digest, LogId, NameError, ReasonCode, RuleId, Timestamp};
-pub use obligation::{DbLimits, Egress, FsMode, Obligations, Preopen, Profile};
+pub use obligation::{DbLimits, Egress, FsMode, Mask, Obligations, Preopen, Profile};
 pub use reason::{BUILTIN_REASONS, Builtin, ReasonInfo};
 pub use value::{MAX_VALUE_DEPTH, Value};

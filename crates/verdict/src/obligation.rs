@@ -46,6 +46,54 @@ pub struct DbLimits {
     pub vm_steps: Option<NonZeroU64>,
 }
 
+/// Columns of databases whose values a guest never sees: `table.column`, or `*.column` of every table. The more, the
+/// tighter.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
+pub struct Mask(Option<Arc<[Box<str>]>>);
+
+impl Mask {
+    /// These columns, compared without regard to case.
+    pub fn new<'a>(columns: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut all: Vec<Box<str>> =
+            columns.into_iter().map(|c| c.to_ascii_lowercase().into_boxed_str()).collect();
+        all.sort_unstable();
+        all.dedup();
+        if all.is_empty() { Self(None) } else { Self(Some(all.into())) }
+    }
+
+    /// The columns, lower case and sorted.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().flat_map(|all| all.iter()).map(|column| &**column)
+    }
+
+    /// True when nothing is masked.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// True when this column of this table is masked.
+    #[must_use]
+    pub fn hides(&self, table: &str, column: &str) -> bool {
+        self.columns().any(|entry| {
+            entry.rsplit_once('.').is_some_and(|(of, masked)| {
+                masked.eq_ignore_ascii_case(column) && (of == "*" || of.eq_ignore_ascii_case(table))
+            })
+        })
+    }
+
+    /// What either masks.
+    #[must_use]
+    pub fn meet(&self, other: &Self) -> Self {
+        match (&self.0, &other.0) {
+            (None, _) => other.clone(),
+            (_, None) => self.clone(),
+            (Some(a), Some(b)) if a == b => self.clone(),
+            (Some(_), Some(_)) => Self::new(self.columns().chain(other.columns())),
+        }
+    }
+}
+
 /// A `[sandbox]` profile after loading, or the meet of several.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Profile {
@@ -73,6 +121,8 @@ pub struct Obligations {
     pub egress: Egress,
     /// Limits of database statements.
     pub db: DbLimits,
+    /// Columns of databases that are masked.
+    pub mask: Mask,
     /// Present when effects must land in a sandbox.
     pub sandbox: Option<Arc<Profile>>,
 }
@@ -85,6 +135,7 @@ impl Default for Obligations {
             deadline_ms: None,
             egress: Egress::ByRule,
             db: DbLimits::default(),
+            mask: Mask::default(),
             sandbox: None,
         }
     }
@@ -154,6 +205,7 @@ impl Obligations {
             deadline_ms: tighter(self.deadline_ms, other.deadline_ms),
             egress: self.egress.min(other.egress),
             db: self.db.meet(other.db),
+            mask: self.mask.meet(&other.mask),
             sandbox: match (&self.sandbox, &other.sandbox) {
                 (Some(a), Some(b)) if a == b => Some(Arc::clone(a)),
                 (Some(a), Some(b)) => Some(Arc::new(a.meet(b))),

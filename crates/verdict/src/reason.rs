@@ -109,6 +109,8 @@ builtin! {
         "The statement does something that is never permitted." "One plain statement; no ATTACH, PRAGMA or extensions."
     DbLimit Block "DB-LIMIT"
         "The statement went over its row, byte, time or step limit." "Ask for less, or raise the limit in the sandbox profile."
+    DbMasked Block "DB-MASKED"
+        "The statement uses a masked column in a way that could tell its values." "Leave the column out, or join with ON instead of USING; masked columns are NULL in results."
     LimitFuel Block "LIMIT-FUEL"
         "The call used up its fuel." "Raise fuel in the profile, or do less per call."
     LimitMemory Block "LIMIT-MEMORY"

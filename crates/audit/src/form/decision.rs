@@ -135,6 +135,9 @@ pub struct Obligations<'a> {
     /// Limits of database statements.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub db: Option<DbLimits>,
+    /// Masked columns, sorted; never empty.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<Vec<Text<'a>>>,
     /// The sandbox.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Sandbox<'a>>,

@@ -165,6 +165,7 @@ pub fn full(durability: Durability) -> Decision {
                 time_ms: Some(n(12)),
                 vm_steps: Some(n(13)),
             },
+            mask: Mask::new(["users.email"]),
             sandbox: Some(Arc::new(Profile {
                 name: "reporting-ro".into(),
                 preopens: Some(vec![preopen]),

@@ -10,5 +10,3 @@ mod target;
 mod tests_http;
 #[cfg(test)]
 mod tests_scratch;
-#[cfg(test)]
-mod tests_sqlite;

@@ -17,7 +17,12 @@ mod generated {
         world: "govrun:host/tool",
         imports: { default: async | trappable },
         trappable_error_type: { "govrun:host/types.error" => super::GuestError },
-        with: { "govrun:host/db.connection": super::db::Connection },
+        with: {
+            "govrun:host/db.connection": super::db::Connection,
+            "govrun:host/db.cursor": super::db::Cursor,
+            "govrun:host/db.statement": super::db::Statement,
+            "govrun:host/db.transaction": super::db::Transaction,
+        },
         require_store_data_send: true,
     });
 }

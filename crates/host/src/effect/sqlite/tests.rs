@@ -6,7 +6,7 @@ use std::time::Instant;
 use govrun_verdict::DbOp;
 use rusqlite::Connection;
 
-use super::sqlite::{SqlError, SqlLimit, SqlLimits, SqlOutcome, SqlValue, copy_database, run};
+use super::{SqlError, SqlLimit, SqlLimits, SqlOutcome, SqlValue, copy_database, run};
 
 const LIMITS: SqlLimits = SqlLimits { rows: 1000, bytes: 1 << 20, time_ms: 2000, vm_steps: 5_000_000 };
 
