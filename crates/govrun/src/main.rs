@@ -10,6 +10,7 @@ mod doctor;
 mod exit;
 mod explain;
 mod inspect;
+mod offers;
 mod run;
 mod show;
 mod state;

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use govrun_host::component::Inspected;
-use govrun_host::{DatabaseOffer, Offers, Tool};
-use govrun_policy::{Policy, ToolEntry};
+use govrun_host::{Offers, Tool};
+use govrun_policy::Policy;
 use govrun_verdict::{FsMode, Preopen};
 
 use crate::exit::{Exit, Failure};
+use crate::offers::offers;
 
 /// The component at `path`, named and offered to as the registry says for its digest.
 ///
@@ -84,21 +85,8 @@ pub(crate) fn registered(
     Ok(tools)
 }
 
-fn offers(entry: &ToolEntry) -> Result<Offers, Failure> {
-    Ok(Offers {
-        env: entry.env.clone(),
-        args: Vec::new(),
-        databases: entry
-            .databases
-            .iter()
-            .map(|d| (d.label.to_string(), DatabaseOffer::Sqlite(d.sqlite.as_ref().into(), d.mode)))
-            .collect(),
-        dirs: entry.dirs.iter().map(|dir| directory(&entry.name, dir)).collect::<Result<_, _>>()?,
-    })
-}
-
 /// An offered directory as the host compares with: canonical, and really one.
-fn directory(tool: &str, dir: &Preopen) -> Result<(PathBuf, String, FsMode), Failure> {
+pub(crate) fn directory(tool: &str, dir: &Preopen) -> Result<(PathBuf, String, FsMode), Failure> {
     let host = Path::new(&*dir.host);
     let canonical = host.canonicalize().and_then(|path| match path.is_dir() {
         true => Ok(path),

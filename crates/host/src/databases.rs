@@ -8,6 +8,7 @@ use govrun_verdict::FsMode;
 use tempfile::TempDir;
 
 use crate::effect::sqlite::{Session, SqlError, copy_database};
+use crate::postgres::{self, PostgresOffer};
 use crate::sql::Dialect;
 
 /// Largest database that is copied for a sandboxed call, in bytes.
@@ -18,6 +19,8 @@ const MAX_COPY_BYTES: u64 = 256 << 20;
 pub enum DatabaseOffer {
     /// A file, by its absolute path, and whether statements may write.
     Sqlite(PathBuf, FsMode),
+    /// A database on a server.
+    Postgres(Arc<PostgresOffer>),
 }
 
 impl From<(PathBuf, FsMode)> for DatabaseOffer {
@@ -32,6 +35,7 @@ impl DatabaseOffer {
     pub const fn dialect(&self) -> Dialect {
         match self {
             Self::Sqlite(..) => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
         }
     }
 }
@@ -52,6 +56,8 @@ pub(crate) struct SessionKey {
 pub(crate) struct Databases {
     offered: DatabaseOffers,
     sessions: BTreeMap<SessionKey, Session>,
+    // By label, and whether it is the replica's.
+    remote: BTreeMap<(String, bool), postgres::Session>,
     copies: BTreeMap<String, PathBuf>,
     folder: Option<TempDir>,
     // Cloned once for each result that is being read.
@@ -63,6 +69,7 @@ impl Databases {
         Self {
             offered,
             sessions: BTreeMap::new(),
+            remote: BTreeMap::new(),
             copies: BTreeMap::new(),
             folder: None,
             places: Arc::default(),
@@ -102,6 +109,18 @@ impl Databases {
     /// Keep the session for the next statement.
     pub(crate) fn keep(&mut self, key: SessionKey, session: Session) {
         self.sessions.insert(key, session);
+    }
+
+    /// The connection to a server that was kept after the last statement.
+    pub(crate) fn take_remote(&mut self, label: &str, replica: bool) -> Option<postgres::Session> {
+        self.remote.remove(&(label.to_owned(), replica))
+    }
+
+    /// Keep the connection for the next statement, if it can be used again.
+    pub(crate) fn keep_remote(&mut self, label: &str, replica: bool, session: postgres::Session) {
+        if session.is_sound() {
+            self.remote.insert((label.to_owned(), replica), session);
+        }
     }
 
     /// The call's own copy of a database file.

@@ -17,6 +17,7 @@ mod ledger;
 mod limiter;
 mod notify;
 mod pause;
+pub mod postgres;
 mod runtime;
 mod scope;
 pub mod sql;

@@ -1,4 +1,4 @@
-//! Sandbox profiles, the limits of allow rules, directories and databases.
+//! Sandbox profiles, the limits of allow rules, and directories.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -10,19 +10,8 @@ use crate::units;
 
 /// Largest count of fuel, rows or steps.
 const MAX_COUNT: u64 = i64::MAX.cast_unsigned();
-const MODES: [(&str, FsMode); 2] = [("ro", FsMode::ReadOnly), ("rw", FsMode::ReadWrite)];
+pub(crate) const MODES: [(&str, FsMode); 2] = [("ro", FsMode::ReadOnly), ("rw", FsMode::ReadWrite)];
 const EGRESS: [(&str, Egress); 2] = [("none", Egress::None), ("by-rule", Egress::ByRule)];
-
-/// A database that a tool is offered under a label.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DatabaseOffer {
-    /// The label guests use.
-    pub label: Arc<str>,
-    /// Host path of the SQLite file, as written: absolute, or relative to the policy folder.
-    pub sqlite: Arc<str>,
-    /// Whether statements may write.
-    pub mode: FsMode,
-}
 
 /// `[sandbox.NAME]`: a profile, as the obligations of a sandboxed call.
 pub(crate) fn sandbox(name: &str, table: &Table<'_>) -> Obligations {
@@ -148,32 +137,10 @@ fn preopen(item: &Item<'_>) -> Option<Preopen> {
 }
 
 /// A path on the host, absolute or relative to the policy folder.
-fn host_path(item: Item<'_>) -> Option<Arc<str>> {
+pub(crate) fn host_path(item: Item<'_>) -> Option<Arc<str>> {
     let text = item.text()?;
     if text.is_empty() || text.chars().any(char::is_control) {
         item.fail("a host path is not empty and has no control characters");
     }
     Some(text.into())
-}
-
-/// A list of `{ label, sqlite, mode }`.
-pub(crate) fn databases(item: Item<'_>) -> Vec<DatabaseOffer> {
-    let mut all: Vec<DatabaseOffer> = Vec::new();
-    for item in item.elements().unwrap_or_default() {
-        let Some(offer) = database(&item) else { continue };
-        if all.iter().any(|o| o.label == offer.label) {
-            item.fail(format!("the label `{}` is offered twice", offer.label));
-        }
-        all.push(offer);
-    }
-    all
-}
-
-fn database(item: &Item<'_>) -> Option<DatabaseOffer> {
-    let table = item.table("a database")?;
-    table.only(&["label", "sqlite", "mode"]);
-    let label = table.need("label").and_then(|item| crate::names::plain(&item, "a database label"));
-    let sqlite = table.need("sqlite").and_then(host_path);
-    let mode = table.need("mode").and_then(|item| item.one_of(&MODES));
-    Some(DatabaseOffer { label: label?, sqlite: sqlite?, mode: mode? })
 }

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use govrun_verdict::{Agent, Budget, Call, Digest, Obligations, Preopen};
 
 use crate::error::Origin;
-use crate::limits::{self, DatabaseOffer};
+use crate::limits;
 use crate::names::{self, Names};
+use crate::offers::{self, DatabaseOffer, ModelOffer, StoreOffer};
 use crate::sources::{self, Sources};
 use crate::toml_item::{Entry, Item, Table};
 
@@ -34,6 +35,10 @@ pub struct ToolEntry {
     pub env: BTreeMap<String, String>,
     /// Databases it is offered; host paths as written.
     pub databases: Vec<DatabaseOffer>,
+    /// Key-value stores it is offered.
+    pub stores: Vec<StoreOffer>,
+    /// Models it is offered.
+    pub models: Vec<ModelOffer>,
     /// Where it is registered.
     pub origin: Origin,
 }
@@ -49,7 +54,10 @@ impl ToolEntry {
             dir.host = under(&dir.host);
         }
         for database in &mut entry.databases {
-            database.sqlite = under(&database.sqlite);
+            database.resolve(base);
+        }
+        for model in &mut entry.models {
+            model.resolve(base);
         }
         entry
     }
@@ -172,19 +180,31 @@ impl Registry {
     }
 
     fn tool(&mut self, table: &Table<'_>) {
-        table.only(&["name", "digest", "component", "dirs", "env", "databases"]);
+        table.only(&["name", "digest", "component", "dirs", "env", "databases", "stores", "models"]);
         let digest = table.need("digest").and_then(|item| digest(&item));
         let component = table.get("component").and_then(|item| item.text()).map(PathBuf::from);
         let dirs = table.get("dirs").map(limits::preopens).unwrap_or_default();
         let env = table.get("env").map(|item| variables(&item)).unwrap_or_default();
-        let databases = table.get("databases").map(limits::databases).unwrap_or_default();
+        let databases = table.get("databases").map(offers::databases).unwrap_or_default();
+        let stores = table.get("stores").map(offers::stores).unwrap_or_default();
+        let models = table.get("models").map(offers::models).unwrap_or_default();
         let Some(item) = table.need("name") else { return };
         let (Some(name), Some(digest)) = (tool_name(&item), digest) else { return };
         let origin = table.origin();
         if let Some(other) = self.digests.insert(digest, Arc::clone(&name)) {
             table.fail(format!("the component with this digest is already registered, as `{other}`"));
         }
-        let entry = ToolEntry { name: Arc::clone(&name), digest, component, dirs, env, databases, origin };
+        let entry = ToolEntry {
+            name: Arc::clone(&name),
+            digest,
+            component,
+            dirs,
+            env,
+            databases,
+            stores,
+            models,
+            origin,
+        };
         self.tools.define(&name, entry, table.origin(), |message| item.fail(message));
     }
 

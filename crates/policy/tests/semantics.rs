@@ -7,7 +7,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use common::*;
-use govrun_policy::Policy;
+use govrun_policy::{DatabaseSource, Policy};
 use govrun_verdict::{
     Agent, Call, Durability, Egress, FsMode, FsOp, Obligations, Operation, Profile, Severity, ToolRef, Value,
     Verdict,
@@ -434,7 +434,8 @@ fn the_registry_is_found_by_name_and_digest() {
     let resolved = tool.resolve(std::path::Path::new("/etc/govrun"));
     let hosts: Vec<(&str, FsMode)> = resolved.dirs.iter().map(|d| (&*d.host, d.mode)).collect();
     assert_eq!(hosts, [("/etc/govrun/data", FsMode::ReadOnly), ("/srv/out", FsMode::ReadWrite)]);
-    assert_eq!(&*resolved.databases.first().unwrap().sqlite, "/etc/govrun/db/ledger.db");
+    let source = &resolved.databases.first().unwrap().source;
+    assert_eq!(*source, DatabaseSource::Sqlite("/etc/govrun/db/ledger.db".into()));
     assert_eq!(resolved.component.unwrap().to_str(), Some("/etc/govrun/c/pay.wasm"));
     assert_eq!(p.tool_by_digest(govrun_verdict::Digest([8; 32])), None);
 }

@@ -111,6 +111,8 @@ builtin! {
         "The statement went over its row, byte, time or step limit." "Ask for less, or raise the limit in the sandbox profile."
     DbMasked Block "DB-MASKED"
         "The statement uses a masked column in a way that could tell its values." "Leave the column out, or join with ON instead of USING; masked columns are NULL in results."
+    DbNotIsolated Block "DB-NOT-ISOLATED"
+        "This statement cannot be kept from being real in a sandbox." "Offer the database with a replica, or list its tables under rollback if undoing is enough."
     LimitFuel Block "LIMIT-FUEL"
         "The call used up its fuel." "Raise fuel in the profile, or do less per call."
     LimitMemory Block "LIMIT-MEMORY"

@@ -38,7 +38,7 @@ pub(crate) enum GuestError {
 
 impl GuestError {
     /// The effect was permitted and failed; `detail` must be fit for the guest's eyes.
-    fn failed(detail: impl ToString) -> Self {
+    pub(crate) fn failed(detail: impl ToString) -> Self {
         Self::Typed(wit::types::Error::Failed(detail.to_string()))
     }
 }

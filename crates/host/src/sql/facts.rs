@@ -5,10 +5,10 @@ use std::ops::ControlFlow;
 
 use govrun_verdict::SqlFacts;
 use sqlparser::ast::{
-    Assignment, AssignmentTarget, ConflictTarget, Cte, Delete, Expr, FromTable, Ident, Insert,
-    JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, OnConflictAction, OnInsert, Query, Select,
-    SelectItem, SetExpr, Statement, TableAlias, TableFactor, TableObject, TableWithJoins, Update, Visit,
-    Visitor,
+    Assignment, AssignmentTarget, ConflictTarget, Cte, Delete, Expr, FromTable, Function, FunctionArg,
+    FunctionArgExpr, FunctionArguments, Ident, Insert, JoinConstraint, JoinOperator, ObjectName,
+    ObjectNamePart, OnConflictAction, OnInsert, Query, Select, SelectItem, SetExpr, Statement, TableAlias,
+    TableFactor, TableObject, TableWithJoins, Update, Visit, Visitor,
 };
 
 use super::Dialect;
@@ -328,6 +328,21 @@ impl Walk {
     }
 }
 
+/// Whether whole rows are arguments: `f(t.*)`. The star of `count(*)` reads no column.
+fn takes_rows(function: &Function) -> bool {
+    let FunctionArguments::List(list) = &function.args else { return false };
+    list.args.iter().any(|arg| {
+        let (FunctionArg::Unnamed(arg)
+        | FunctionArg::Named { arg, .. }
+        | FunctionArg::ExprNamed { arg, .. }) = arg;
+        match arg {
+            FunctionArgExpr::Expr(_) => false,
+            FunctionArgExpr::Wildcard => !function.name.to_string().eq_ignore_ascii_case("count"),
+            _ => true,
+        }
+    })
+}
+
 #[expect(clippy::wildcard_enum_match_arm, reason = "the joins of other dialects are not understood")]
 const fn constraint(join: &JoinOperator) -> Option<&JoinConstraint> {
     match join {
@@ -447,7 +462,12 @@ impl Visitor for Walk {
                 Some(ident) => self.column(ident),
                 None => STOP,
             },
-            Expr::Function(function) => self.function(&function.name),
+            Expr::Function(function) => {
+                if takes_rows(function) {
+                    self.all_columns();
+                }
+                self.function(&function.name)
+            }
             Expr::QualifiedWildcard(..) | Expr::Wildcard(_) => {
                 self.all_columns();
                 ON

@@ -114,6 +114,8 @@ fn a_whole_row_is_all_columns() {
         "SELECT email(u) FROM users u",
         "SELECT (u).email FROM users u",
         "SELECT b FROM users AS u(a, b)",
+        "SELECT to_json(u.*) FROM users u",
+        "SELECT id FROM users u WHERE row(u.*)::text LIKE '%x%'",
         "TABLE users",
     ] {
         let found = classify(Dialect::Postgres, sql);

@@ -1,6 +1,7 @@
 //! `govrun:host/db`: SQL statements against an offered database, by label.
 
 mod cursor;
+mod remote;
 mod run;
 mod transaction;
 

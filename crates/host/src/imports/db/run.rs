@@ -9,7 +9,7 @@ use govrun_verdict::{Builtin, DbLimits, DbOp, Operation};
 use super::super::GuestError;
 use super::super::wit::db;
 use super::from_guest;
-use crate::databases::{SessionKey, blocking};
+use crate::databases::{DatabaseOffer, SessionKey, blocking};
 use crate::effect::sqlite::Session;
 use crate::grant::{Grant, Outcome};
 use crate::runtime::CallState;
@@ -46,7 +46,20 @@ impl CallState {
         params: Vec<db::Value>,
     ) -> Result<SqlOutcome, GuestError> {
         let grant = self.admit_statement(op, label, sql).await?;
+        self.granted(grant, params).await
+    }
+
+    /// Run what was granted, where its database is.
+    pub(super) async fn granted(
+        &mut self,
+        grant: Grant,
+        params: Vec<db::Value>,
+    ) -> Result<SqlOutcome, GuestError> {
         let key = self.key(&grant)?;
+        if let Some(DatabaseOffer::Postgres(offer)) = self.databases.offer(&key.label) {
+            let offer = Arc::clone(offer);
+            return self.remote(grant, &key, &offer, from_guest(params)).await;
+        }
         let session = match self.databases.session(&key).await {
             Ok(session) => session,
             Err(error) => return Err(self.failed(grant, error)),
@@ -55,7 +68,7 @@ impl CallState {
         if let Some(session) = session {
             self.databases.keep(key, session);
         }
-        self.ended(grant, result)
+        self.ended(grant, result, None)
     }
 
     /// The decision on a statement, with what it says of itself.
@@ -88,6 +101,7 @@ impl CallState {
         &mut self,
         grant: Grant,
         result: Result<SqlOutcome, SqlError>,
+        note: Option<&'static str>,
     ) -> Result<SqlOutcome, GuestError> {
         let outcome = match result {
             Ok(outcome) => outcome,
@@ -102,7 +116,7 @@ impl CallState {
             let subject = db.clone();
             self.absorb(Absorbed { kind: AbsorbedKind::DbChanged, subject, size: outcome.changed });
         }
-        grant.finish(&Outcome { rows, bytes_in: outcome.bytes, ..Outcome::ok() });
+        grant.finish(&Outcome { rows, bytes_in: outcome.bytes, note, ..Outcome::ok() });
         Ok(outcome)
     }
 

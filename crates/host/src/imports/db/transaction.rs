@@ -10,7 +10,7 @@ use super::super::GuestError;
 use super::super::wit::db;
 use super::run::run_granted;
 use super::{from_guest, to_rows};
-use crate::databases::{SessionKey, blocking};
+use crate::databases::{DatabaseOffer, SessionKey, blocking};
 use crate::effect::sqlite::Session;
 use crate::grant::{Grant, Outcome};
 use crate::runtime::CallState;
@@ -87,8 +87,12 @@ impl CallState {
         let scope = Arc::clone(self.scope());
         let facts = Some(Arc::new(SqlFacts { class: "begin".to_owned(), ..SqlFacts::default() }));
         let operation = Operation::Db { op, db: label.clone(), statement: "BEGIN".to_owned(), facts };
-        if self.databases.offer(&label).is_none() {
-            return Err(scope.refuse(operation, Builtin::DbUnknown).into());
+        match self.databases.offer(&label) {
+            Some(DatabaseOffer::Sqlite(..)) => {}
+            Some(DatabaseOffer::Postgres(_)) => {
+                return Err(scope.refuse(operation, Builtin::DbStatementRefused).into());
+            }
+            None => return Err(scope.refuse(operation, Builtin::DbUnknown).into()),
         }
         let grant = scope.admit(operation).await?;
         let key = self.key(&grant)?;
@@ -133,7 +137,7 @@ impl CallState {
         if let Ok(mut place) = slot.lock() {
             *place = session;
         }
-        let outcome = self.ended(grant, result)?;
+        let outcome = self.ended(grant, result, None)?;
         let held = self.wasi.table.get_mut(transaction)?;
         held.changed = held.changed.saturating_add(outcome.changed);
         Ok(outcome)
