@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use govrun_host::kv::StoreOffer;
 use govrun_host::postgres::{Password, PostgresOffer, Server};
 use govrun_host::{DatabaseOffer, Offers};
 use govrun_policy::{DatabaseSource, PostgresServer, SecretRef, ToolEntry};
@@ -23,6 +24,11 @@ pub(crate) fn offers(entry: &ToolEntry) -> Result<Offers, Failure> {
             .iter()
             .map(|d| Ok((d.label.to_string(), database(&entry.name, d)?)))
             .collect::<Result<_, Failure>>()?,
+        stores: entry
+            .stores
+            .iter()
+            .map(|s| (s.label.to_string(), StoreOffer { mode: s.mode, max_bytes: s.max_bytes.get() }))
+            .collect(),
         dirs: entry.dirs.iter().map(|dir| directory(&entry.name, dir)).collect::<Result<_, _>>()?,
     })
 }

@@ -18,7 +18,7 @@ pub enum Treatment {
 pub struct Interface {
     /// Package and interface without version, such as `wasi:filesystem/types`.
     pub name: &'static str,
-    /// Accepted versions: every patch of this `major.minor`.
+    /// Accepted versions: every patch of this `major.minor`, or exactly this one of a draft.
     pub line: &'static str,
     /// How it is treated.
     pub treatment: Treatment,
@@ -26,6 +26,9 @@ pub struct Interface {
 
 /// What can be done with files.
 const FILES: &[Action] = &[Action::FsRead, Action::FsWrite, Action::FsDelete, Action::FsList, Action::FsStat];
+
+/// What can be done with keys.
+const KEYS: &[Action] = &[Action::KvGet, Action::KvList, Action::KvSet, Action::KvDelete];
 
 /// The coverage manifest.
 pub const MANIFEST: &[Interface] = &[
@@ -53,6 +56,11 @@ pub const MANIFEST: &[Interface] = &[
     governed("govrun:host/fs", "0.1", FILES),
     governed("govrun:host/net", "0.1", &[Action::HttpRequest, Action::NetConnect]),
     governed("govrun:host/db", "0.1", &[Action::DbQuery, Action::DbExecute]),
+    governed("govrun:host/kv", "0.1", KEYS),
+    governed("wasi:keyvalue/store", "0.2.0-draft", KEYS),
+    governed("wasi:keyvalue/atomics", "0.2.0-draft", &[Action::KvGet, Action::KvSet]),
+    governed("wasi:keyvalue/batch", "0.2.0-draft", &[Action::KvGet, Action::KvSet, Action::KvDelete]),
+    governed("wasi:config/store", "0.2.0-rc.1", &[Action::EnvRead]),
     governed("govrun:host/tools", "0.1", &[Action::ToolCall]),
     harmless("govrun:host/verdict", "0.1", "reads back what this call was already told"),
 ];
@@ -69,6 +77,11 @@ const fn harmless(name: &'static str, line: &'static str, why: &'static str) -> 
 #[must_use]
 pub fn lookup(import: &str) -> Option<&'static Interface> {
     let (name, version) = import.split_once('@')?;
+    if let Some(draft) =
+        MANIFEST.iter().find(|i| i.name == name && i.line == version && version.contains('-'))
+    {
+        return Some(draft);
+    }
     let mut parts = version.split('.');
     let (major, minor, patch) = (parts.next()?, parts.next()?, parts.next()?);
     let numeric = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
@@ -108,7 +121,10 @@ mod tests {
             "wasi:filesystem/types",
             "wasi:filesystem/typesx@0.2.0",
             "govrun:host/fs@0.2.0",
-            "govrun:host/kv@0.1.0",
+            "wasi:keyvalue/store@0.2.0",
+            "wasi:keyvalue/store@0.2.0-draft2",
+            "wasi:keyvalue/watcher@0.2.0-draft",
+            "wasi:config/store@0.2.0-draft",
             "evil:thing/x@1.0.0",
             "",
         ] {

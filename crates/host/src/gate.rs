@@ -109,6 +109,11 @@ impl Gate {
         &self.store
     }
 
+    /// A folder beside the state file.
+    pub(crate) fn store_folder(&self, name: &str) -> std::path::PathBuf {
+        self.store.path().with_file_name(name)
+    }
+
     pub(crate) const fn trust(&self) -> &Trust {
         &self.trust
     }

@@ -13,6 +13,7 @@ mod gate;
 mod grant;
 mod imports;
 pub mod json;
+pub mod kv;
 mod ledger;
 mod limiter;
 mod notify;

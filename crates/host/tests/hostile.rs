@@ -66,6 +66,7 @@ fn offers(root: &Path) -> Offers {
         env: BTreeMap::from([("LEDGER_URL".to_owned(), "http://127.0.0.1:9/".to_owned())]),
         args: Vec::new(),
         databases: BTreeMap::from([("sales".to_owned(), (root.join("sales.db"), FsMode::ReadOnly).into())]),
+        ..Offers::default()
     }
 }
 

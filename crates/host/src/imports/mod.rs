@@ -2,6 +2,7 @@
 
 mod db;
 mod fs;
+pub(crate) mod kv;
 mod net;
 mod tools;
 mod verdict;
@@ -22,6 +23,7 @@ mod generated {
             "govrun:host/db.cursor": super::db::Cursor,
             "govrun:host/db.statement": super::db::Statement,
             "govrun:host/db.transaction": super::db::Transaction,
+            "govrun:host/kv.store": super::kv::Store,
         },
         require_store_data_send: true,
     });
@@ -90,6 +92,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<CallState>) -> wasmtime::Result<
     wit::fs::add_to_linker::<_, HasSelf<CallState>>(linker, |s| s)?;
     wit::net::add_to_linker::<_, HasSelf<CallState>>(linker, |s| s)?;
     wit::db::add_to_linker::<_, HasSelf<CallState>>(linker, |s| s)?;
+    wit::kv::add_to_linker::<_, HasSelf<CallState>>(linker, |s| s)?;
     wit::tools::add_to_linker::<_, HasSelf<CallState>>(linker, |s| s)?;
     wit::verdict::add_to_linker::<_, HasSelf<CallState>>(linker, |s| s)
 }

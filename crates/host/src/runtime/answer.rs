@@ -10,6 +10,7 @@ use wasmtime::component::Val;
 use crate::arguments::ArgumentError;
 use crate::component::Admitted;
 use crate::databases::DatabaseOffers;
+use crate::kv::StoreOffers;
 
 /// A tool component with what it is offered. Offers never widen what policy grants.
 #[derive(Clone)]
@@ -31,6 +32,8 @@ pub struct Offers {
     pub args: Vec<String>,
     /// Databases by label.
     pub databases: DatabaseOffers,
+    /// Key-value stores by label.
+    pub stores: StoreOffers,
     /// Directories: canonical host path, absolute guest path, mode.
     pub dirs: Vec<(PathBuf, String, FsMode)>,
 }

@@ -13,6 +13,7 @@ use super::{Answer, CallError, CallState, DEFAULT_DEADLINE, Runtime, Tool};
 use crate::databases::Databases;
 use crate::folders::{Folders, Unavailable};
 use crate::grant::{Grant, Outcome};
+use crate::kv::Stores;
 use crate::limiter::{DEFAULT_MEMORY_BYTES, Limiter};
 use crate::pause::within;
 use crate::scope::Scope;
@@ -85,6 +86,7 @@ impl Runtime {
         let state = CallState {
             wasi: WasiState::new(Arc::clone(scope), folders.state(scope), cli)?,
             databases: Databases::new(tool.offers.databases.clone()),
+            stores: Stores::new(self.gate().store_folder("kv"), tool.offers.stores.clone()),
             limiter: Limiter::new(memory),
             runtime: Arc::clone(self),
             scope: Arc::clone(scope),

@@ -6,6 +6,7 @@ use govrun_audit::Absorbed;
 
 use super::Runtime;
 use crate::databases::Databases;
+use crate::kv::Stores;
 use crate::limiter::Limiter;
 use crate::scope::Scope;
 use crate::wasi::WasiState;
@@ -14,6 +15,7 @@ use crate::wasi::WasiState;
 pub(crate) struct CallState {
     pub(crate) wasi: WasiState,
     pub(crate) databases: Databases,
+    pub(crate) stores: Stores,
     pub(super) limiter: Limiter,
     pub(super) runtime: Arc<Runtime>,
     pub(super) scope: Arc<Scope>,

@@ -4,18 +4,21 @@
 
 mod cli;
 mod clocks;
+mod config;
 mod descriptor;
 mod fs;
+mod keyvalue;
 mod open;
 mod paths;
 mod random;
+mod served;
 mod stream;
 mod whole;
 
 use std::sync::Arc;
 
 use govrun_verdict::Operation;
-use wasmtime::component::{HasData, Linker, ResourceTable};
+use wasmtime::component::{HasData, HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi::cli::WasiCliCtxView;
 use wasmtime_wasi::clocks::WasiClocksCtxView;
@@ -124,12 +127,22 @@ impl HasData for Table {
     type Data<'a> = &'a mut ResourceTable;
 }
 
+/// Link the drafts, for the call's state itself: its stores and databases are not WASI's alone.
+fn add_served(l: &mut Linker<CallState>) -> wasmtime::Result<()> {
+    use served::wasi::{config, keyvalue};
+    keyvalue::store::add_to_linker::<_, HasSelf<CallState>>(l, |s| s)?;
+    keyvalue::atomics::add_to_linker::<_, HasSelf<CallState>>(l, |s| s)?;
+    keyvalue::batch::add_to_linker::<_, HasSelf<CallState>>(l, |s| s)?;
+    config::store::add_to_linker::<_, HasSelf<CallState>>(l, |s| s)
+}
+
 /// Link every governed and harmless interface of WASI 0.2.
 ///
 /// # Errors
 /// When an interface is linked already.
 pub(crate) fn add_to_linker(l: &mut Linker<CallState>) -> wasmtime::Result<()> {
     use bindings::{cli, clocks, filesystem, io, random};
+    add_served(l)?;
     // Harmless: they move and await what was granted, and metered, where it was opened.
     io::error::add_to_linker::<CallState, Table>(l, |s| &mut s.wasi.table)?;
     io::poll::add_to_linker::<CallState, Table>(l, |s| &mut s.wasi.table)?;
