@@ -1,8 +1,9 @@
-//! Exact rolling-window budgets.
+//! Budgets: rolling windows, rates and calendar periods, all exact.
 //!
-//! Of one key, admission `n` at time `t` is granted iff the admission `limit` places before it is at least `window`
+//! Of one key of a rolling budget, admission `n` at time `t` is granted iff the admission `limit` places before it is at least `window`
 //! old: then at most `limit` admissions lie in **any** window, wherever it starts. Positions are dense, so that this is
-//! one lookup whatever the limit. What is out of the window is pruned a few rows per reservation.
+//! one lookup whatever the limit. What is out of the window is pruned a few rows per reservation. A calendar budget is the
+//! same with the period that holds the present for a window. A rate keeps one time for each key: see `rate`.
 //!
 //! Time is the caller's. Within one budget it never runs backwards: a reservation counts at the later of its own time
 //! and the latest reservation of that budget, so a clock that steps back delays admissions and never adds one.
@@ -13,13 +14,17 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
+use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use govrun_verdict::{BudgetLevel, BudgetUse, Timestamp};
+use govrun_verdict::{Budget, BudgetKind, BudgetLevel, BudgetUse, Timestamp};
 use rusqlite::params;
 
+use crate::calendar;
 use crate::error::{Result, StoreError};
 use crate::pool::{Sql, Then};
+use crate::rate::{Rate, Spread};
 use crate::store::Store;
 
 /// Most keys of one budget that are tracked at a time. Keys whose admissions are all out of the window do not count.
@@ -56,6 +61,8 @@ pub enum Reserved {
         retry_after_ms: u64,
         /// Level of each budget, in the order asked; `order` is `None`.
         levels: Vec<BudgetLevel>,
+        /// How long the refusing budgets let a call wait: the shortest of theirs, `None` when one lets none wait.
+        wait_ms: Option<u64>,
     },
     /// The budget tracks as many keys as it may, and this would be one more. Nothing was charged.
     KeysFull {
@@ -65,9 +72,11 @@ pub enum Reserved {
 }
 
 /// The admissions of one call.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Reservation {
     entries: Vec<Entry>,
+    /// A rate does not know its admissions one by one, so that giving back twice must be seen here.
+    refunded: AtomicBool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -76,6 +85,8 @@ struct Entry {
     // Where it was admitted. Refunds of earlier admissions move it down, nothing moves it up.
     position: i64,
     number: i64,
+    /// A rate has no positions.
+    rate: Option<Rate>,
 }
 
 impl Store {
@@ -92,7 +103,7 @@ impl Store {
         if uses.is_empty() {
             return Ok(Reserved::Admitted {
                 levels: Vec::new(),
-                reservation: Reservation { entries: Vec::new() },
+                reservation: Reservation { entries: Vec::new(), refunded: AtomicBool::new(false) },
             });
         }
         self.budgets.write(|sql| reserve(sql, uses, now, self.max_keys))
@@ -105,12 +116,13 @@ impl Store {
     /// # Errors
     /// When the store cannot be used; the admissions then stay charged.
     pub fn refund(&self, reservation: &Reservation) -> Result<()> {
-        if reservation.entries.is_empty() {
+        if reservation.entries.is_empty() || reservation.refunded.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        self.budgets.write(|sql| {
+        let refunded = self.budgets.write(|sql| {
             reservation.entries.iter().try_for_each(|entry| refund(sql, entry)).map(Then::Commit)
-        })
+        });
+        refunded.inspect_err(|_| reservation.refunded.store(false, Ordering::Release))
     }
 
     /// The level of each budget at this time, in the order asked. Charges nothing; `order` is `None`.
@@ -157,8 +169,9 @@ fn reserve(sql: &Sql<'_>, uses: &[BudgetUse], now: i64, max_keys: u64) -> Result
     let asked = uses.iter().map(|usage| Asked::look_up(sql, usage, now)).collect::<Result<Vec<_>>>()?;
     // Before anything is charged or pruned: the level is the one that this call finds.
     let mut levels = asked.iter().map(|a| Ok(a.level(a.used(sql)?))).collect::<Result<Vec<_>>>()?;
-    if let Some((budget, retry_after_ms)) = longest_wait(sql, &asked, now)? {
-        return Ok(Then::Forget(Reserved::Exhausted { budget, retry_after_ms, levels }));
+    if let Some(wait) = longest_wait(sql, &asked, now)? {
+        let Wait { budget, retry_after_ms, patience_ms: wait_ms } = wait;
+        return Ok(Then::Forget(Reserved::Exhausted { budget, retry_after_ms, levels, wait_ms }));
     }
     let in_use: Vec<i64> = asked.iter().filter_map(|a| a.key.map(|key| key.id)).collect();
     let mut charged: BTreeMap<(&str, &str), Entry> = BTreeMap::new();
@@ -175,29 +188,72 @@ fn reserve(sql: &Sql<'_>, uses: &[BudgetUse], now: i64, max_keys: u64) -> Result
         };
         level.order = u64::try_from(entry.number).ok();
     }
-    let reservation = Reservation { entries: charged.into_values().collect() };
+    let reservation =
+        Reservation { entries: charged.into_values().collect(), refunded: AtomicBool::new(false) };
     Ok(Then::Commit(Reserved::Admitted { levels, reservation }))
 }
 
+/// The refusal that lasts longest.
+struct Wait {
+    budget: Arc<str>,
+    retry_after_ms: u64,
+    /// The least patience of all that refuse.
+    patience_ms: Option<u64>,
+}
+
 /// The budget that refuses for the longest time, and for how long; `None` when all admit.
-fn longest_wait(sql: &Sql<'_>, asked: &[Asked<'_>], now: i64) -> Result<Option<(Arc<str>, u64)>> {
-    let mut longest: Option<(Arc<str>, u64)> = None;
+fn longest_wait(sql: &Sql<'_>, asked: &[Asked<'_>], now: i64) -> Result<Option<Wait>> {
+    let mut longest: Option<Wait> = None;
     for a in asked {
         let Some(free_at) = a.free_at(sql)? else { continue };
         // Rounded up: one millisecond less would be too early.
-        let wait_ms = free_at.saturating_sub(now).max(0).unsigned_abs().div_ceil(1_000);
-        if longest.as_ref().is_none_or(|(_, most)| wait_ms > *most) {
-            longest = Some((Arc::clone(&a.usage.budget.name), wait_ms));
+        let retry_after_ms = free_at.saturating_sub(now).max(0).unsigned_abs().div_ceil(1_000);
+        let budget = &a.usage.budget;
+        let mut patience_ms = budget.wait_ms.map(NonZeroU64::get);
+        if let Some(before) = &longest {
+            patience_ms = patience_ms.zip(before.patience_ms).map(|(a, b)| a.min(b));
+        }
+        match &mut longest {
+            Some(wait) if wait.retry_after_ms >= retry_after_ms => wait.patience_ms = patience_ms,
+            Some(_) | None => {
+                longest = Some(Wait { budget: Arc::clone(&budget.name), retry_after_ms, patience_ms });
+            }
         }
     }
     Ok(longest)
+}
+
+/// What an admission is held against.
+#[derive(Debug, Clone, Copy)]
+enum Terms {
+    /// Microseconds.
+    Window(i64),
+    /// First microsecond, and first one after.
+    Period(i64, i64),
+    Rate(Rate),
+}
+
+fn terms(budget: &Budget, limit: i64, at: i64) -> Result<Terms> {
+    let window_us = i64::try_from(budget.window_ms.get().saturating_mul(1_000)).unwrap_or(i64::MAX);
+    Ok(match &budget.kind {
+        BudgetKind::Rolling => Terms::Window(window_us),
+        BudgetKind::Rate { burst } => Terms::Rate(Rate::new(limit, window_us, burst.get())),
+        BudgetKind::Calendar { period, zone } => {
+            let bounds = calendar::bounds(*period, zone, at);
+            let (start, end) = bounds.ok_or(StoreError::TooLarge {
+                what: "the time on the budget's calendar",
+                limit: END_OF_TIME,
+            })?;
+            Terms::Period(start, end)
+        }
+    })
 }
 
 /// One budget of the call, with what is stored about it.
 struct Asked<'a> {
     usage: &'a BudgetUse,
     limit: i64,
-    window: i64,
+    terms: Terms,
     // The time this counts at: never before the latest reservation of the budget.
     at: i64,
     budget: Option<i64>,
@@ -211,53 +267,74 @@ struct Key {
     first: i64,
     next: i64,
     number: i64,
+    spread: Spread,
 }
 
 impl<'a> Asked<'a> {
     fn look_up(sql: &Sql<'_>, usage: &'a BudgetUse, now: i64) -> Result<Self> {
         let found = sql.first(
-            "SELECT b.id, b.latest, k.id, k.first, k.next, k.number
+            "SELECT b.id, b.latest, k.id, k.first, k.next, k.number, k.spread, k.part
              FROM budgets b LEFT JOIN keys k ON k.budget = b.id AND k.key = ?2 WHERE b.name = ?1",
             params![&*usage.budget.name, &*usage.key],
             |row| {
                 let key = match row.get::<_, Option<i64>>(2)? {
-                    Some(id) => Some(Key { id, first: row.get(3)?, next: row.get(4)?, number: row.get(5)? }),
+                    Some(id) => Some(Key {
+                        id,
+                        first: row.get(3)?,
+                        next: row.get(4)?,
+                        number: row.get(5)?,
+                        spread: Spread { us: row.get(6)?, part: row.get(7)? },
+                    }),
                     None => None,
                 };
                 Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, key))
             },
         )?;
-        let window_us = usage.budget.window_ms.get().saturating_mul(1_000);
         let (budget, latest, key) =
             found.map_or((None, 0, None), |(id, latest, key)| (Some(id), latest, key));
-        Ok(Self {
-            usage,
-            limit: i64::try_from(usage.budget.limit.get()).unwrap_or(i64::MAX),
-            window: i64::try_from(window_us).unwrap_or(i64::MAX),
-            at: now.max(latest),
-            budget,
-            key,
-        })
+        let limit = i64::try_from(usage.budget.limit.get()).unwrap_or(i64::MAX);
+        let at = now.max(latest);
+        Ok(Self { usage, limit, terms: terms(&usage.budget, limit, at)?, at, budget, key })
     }
 
     /// When this admits again; `None` when it does now.
     fn free_at(&self, sql: &Sql<'_>) -> Result<Option<i64>> {
         let Some(key) = &self.key else { return Ok(None) };
+        if let Terms::Rate(rate) = self.terms {
+            return Ok(rate.free_at(key.spread, self.at));
+        }
         let blocking = key.next.saturating_sub(self.limit);
         if blocking < key.first {
             return Ok(None);
         }
-        let free_at = key.time(sql, blocking)?.saturating_add(self.window);
+        let time = key.time(sql, blocking)?;
+        let free_at = match self.terms {
+            Terms::Window(window) => time.saturating_add(window),
+            Terms::Period(_, end) if !self.expired(time) => end,
+            Terms::Period(..) | Terms::Rate(_) => return Ok(None),
+        };
         Ok(Some(free_at).filter(|free_at| *free_at > self.at))
     }
 
+    /// An admission at this time, or before it, no longer counts.
+    fn forgotten(&self) -> i64 {
+        match self.terms {
+            Terms::Window(window) => self.at.saturating_sub(window),
+            Terms::Period(start, _) => start.saturating_sub(1),
+            Terms::Rate(rate) => self.at.saturating_sub(rate.memory_us()),
+        }
+    }
+
     fn expired(&self, time: i64) -> bool {
-        time.saturating_add(self.window) <= self.at
+        time <= self.forgotten()
     }
 
     /// Admissions within the window that ends now.
     fn used(&self, sql: &Sql<'_>) -> Result<u64> {
         let Some(key) = &self.key else { return Ok(0) };
+        if let Terms::Rate(rate) = self.terms {
+            return Ok(rate.used(key.spread, self.at));
+        }
         Ok(key.next.saturating_sub(self.first_live(sql, key)?).max(0).unsigned_abs())
     }
 
@@ -280,9 +357,12 @@ impl<'a> Asked<'a> {
     fn level(&self, used: u64) -> BudgetLevel {
         BudgetLevel {
             name: Arc::clone(&self.usage.budget.name),
-            key: Arc::clone(&self.usage.key),
+            key: Arc::clone(self.usage.shown.as_ref().unwrap_or(&self.usage.key)),
             used,
-            limit: self.usage.budget.limit.get(),
+            limit: match &self.usage.budget.kind {
+                BudgetKind::Rate { burst } => burst.get(),
+                BudgetKind::Rolling | BudgetKind::Calendar { .. } => self.usage.budget.limit.get(),
+            },
             order: None,
         }
     }
@@ -296,6 +376,15 @@ impl<'a> Asked<'a> {
             None => self.add_key(sql, budget, max_keys)?,
         };
         let Some(key) = key else { return Ok(None) };
+        if let Terms::Rate(rate) = self.terms {
+            let spread = rate.admit(key.spread, self.at);
+            sql.run(
+                "UPDATE keys SET first = ?2, number = ?3, latest = ?4, spread = ?5, part = ?6 WHERE id = ?1",
+                params![key.id, key.first, key.number.saturating_add(1), self.at, spread.us, spread.part],
+            )?;
+            sweep(sql)?;
+            return Ok(Some(Entry { key: key.id, position: key.next, number: key.number, rate: Some(rate) }));
+        }
         sql.run(
             "INSERT INTO admissions (key, position, at, number) VALUES (?1, ?2, ?3, ?4)",
             params![key.id, key.next, self.at, key.number],
@@ -305,7 +394,7 @@ impl<'a> Asked<'a> {
             params![key.id, key.first, key.next.saturating_add(1), key.number.saturating_add(1), self.at],
         )?;
         sweep(sql)?;
-        Ok(Some(Entry { key: key.id, position: key.next, number: key.number }))
+        Ok(Some(Entry { key: key.id, position: key.next, number: key.number, rate: None }))
     }
 
     fn touch_budget(&self, sql: &Sql<'_>) -> Result<i64> {
@@ -335,7 +424,7 @@ impl<'a> Asked<'a> {
             "INSERT INTO keys (budget, key, first, next, number, latest) VALUES (?1, ?2, 0, 0, 1, ?3)",
             params![budget, &*self.usage.key, self.at],
         )?;
-        Ok(Some(Key { id: sql.last_id(), first: 0, next: 0, number: 1 }))
+        Ok(Some(Key { id: sql.last_id(), first: 0, next: 0, number: 1, spread: Spread::default() }))
     }
 
     /// Drop some of the own rows that are out of the window.
@@ -346,7 +435,7 @@ impl<'a> Asked<'a> {
         let last = key.first.saturating_add(PRUNE_OWN);
         let dropped = sql.run(
             "DELETE FROM admissions WHERE key = ?1 AND position < ?2 AND at <= ?3",
-            params![key.id, last, self.at.saturating_sub(self.window)],
+            params![key.id, last, self.forgotten()],
         )?;
         let dropped = i64::try_from(dropped).unwrap_or(0);
         Ok(Key { first: key.first.saturating_add(dropped), ..key })
@@ -357,7 +446,7 @@ impl<'a> Asked<'a> {
         let look_at = i64::try_from(in_use.len().saturating_add(RETIRE)).unwrap_or(i64::MAX);
         let idle: Vec<i64> = sql.all(
             "SELECT id FROM keys WHERE budget = ?1 AND latest <= ?2 ORDER BY latest LIMIT ?3",
-            params![budget, self.at.saturating_sub(self.window), look_at],
+            params![budget, self.forgotten(), look_at],
             |row| row.get(0),
         )?;
         for key in idle.iter().filter(|key| !in_use.contains(key)).take(RETIRE) {
@@ -401,6 +490,9 @@ fn sweep(sql: &Sql<'_>) -> Result<()> {
 
 /// Remove one admission and close the gap it leaves, so that positions stay dense.
 fn refund(sql: &Sql<'_>, entry: &Entry) -> Result<()> {
+    if let Some(rate) = entry.rate {
+        return refund_rate(sql, entry, rate);
+    }
     let bounds = sql.first("SELECT first, next FROM keys WHERE id = ?1", [entry.key], |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
     })?;
@@ -421,6 +513,18 @@ fn refund(sql: &Sql<'_>, entry: &Entry) -> Result<()> {
     }
     sql.run("DELETE FROM admissions WHERE key = ?1 AND position = ?2", params![entry.key, last])?;
     sql.run("UPDATE keys SET next = ?2 WHERE id = ?1", params![entry.key, last]).map(drop)
+}
+
+fn refund_rate(sql: &Sql<'_>, entry: &Entry, rate: Rate) -> Result<()> {
+    let kept = sql.first("SELECT spread, part FROM keys WHERE id = ?1", [entry.key], |row| {
+        Ok(Spread { us: row.get(0)?, part: row.get(1)? })
+    })?;
+    let Some(spread) = kept.map(|spread| rate.refund(spread)) else { return Ok(()) };
+    sql.run(
+        "UPDATE keys SET spread = ?2, part = ?3 WHERE id = ?1",
+        params![entry.key, spread.us, spread.part],
+    )
+    .map(drop)
 }
 
 /// Where the admission is now: at its position, or below it by as many refunds of earlier ones as there were. `None`

@@ -13,7 +13,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Result, StoreError};
-use crate::schema::{APPLICATION, SCHEMA, TABLES};
+use crate::schema::{APPLICATION, FROM_1_TO_2, SCHEMA, TABLES};
 
 /// Name of the state file in its directory.
 const FILE: &str = "state.db";
@@ -94,7 +94,7 @@ fn build(draft: &Path) -> Result<()> {
     let connection = Connection::open_with_flags(draft, flags()).map_err(failed)?;
     connection
         .execute_batch(&format!(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN; {TABLES} \
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN; {TABLES} {FROM_1_TO_2} \
              PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {SCHEMA}; COMMIT;"
         ))
         .map_err(failed)?;
@@ -115,6 +115,7 @@ pub(crate) fn connect(path: &Path, sync: Sync, patience: Duration) -> Result<Con
     // Two disk syncs at the end of every process would cost more than all it did: see `Store::drop`.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(64);
+    migrate(&mut connection, path)?;
     recognise(&connection, path)?;
     let level = match sync {
         Sync::System => "NORMAL",
@@ -143,6 +144,26 @@ fn wait_in_small_steps(connection: &mut Connection, patience: Duration) -> rusql
         std::thread::sleep(Duration::from_micros(if tries < 20 { 50 } else { 500 }));
         waited < patience
     }))
+}
+
+/// Bring a file of the first schema up to this one. Of several processes one does it, and the others find it done.
+fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {
+    let failed = |e| StoreError::engine(path, e);
+    let version = |connection: &Connection, pragma| {
+        connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).map_err(failed)
+    };
+    // Whatever else the file is, `recognise` says so.
+    if version(connection, "user_version")? != 1 || version(connection, "application_id")? != APPLICATION {
+        return Ok(());
+    }
+    let transaction =
+        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
+    if version(&transaction, "user_version")? == 1 {
+        transaction
+            .execute_batch(&format!("{FROM_1_TO_2} PRAGMA user_version = {SCHEMA};"))
+            .map_err(failed)?;
+    }
+    transaction.commit().map_err(failed)
 }
 
 /// The file must be ours, of our schema, and in the journal mode that several processes need.

@@ -1,7 +1,8 @@
 //! The state that the govrun processes of one machine share: [budgets](Store::reserve) and
 //! [approvals](Store::request), in one `SQLite` file of the state directory.
 //!
-//! - At most `limit` admissions lie in any window of a budget, over all threads, processes, crashes and restarts.
+//! - A budget never admits more than it says, over all threads, processes, crashes and restarts: see
+//!   [`govrun_verdict::BudgetKind`].
 //! - An approval is for exactly one call, is decided by the people the policy asks for, and is used at most once.
 //! - Whatever goes wrong is a [`StoreError`], never an admission: callers refuse the call.
 //!
@@ -14,9 +15,11 @@
 
 mod approvals;
 mod budgets;
+mod calendar;
 mod error;
 mod file;
 mod pool;
+mod rate;
 mod schema;
 mod store;
 #[cfg(test)]

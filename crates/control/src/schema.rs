@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! budgets     one row per budget name: the latest time it was used at, and how many keys it has
-//! keys        one row per (budget, key): where its admissions begin and end, its next running number
+//! keys        one row per (budget, key): where its admissions begin and end, its next running number; of a rate, the
+//!             theoretical arrival time: microseconds (`spread`) and parts of one (`part`)
 //! admissions  one row per admission that may still matter: (key, position) → time, running number
 //! retired     keys whose admissions are all out of every window, waiting to be swept
 //! approvals   one row per requested approval
@@ -13,12 +14,18 @@
 //! `limit` places back" is one primary-key lookup.
 
 /// Version of the tables below, kept in `user_version`. A change of the tables raises it.
-pub(crate) const SCHEMA: i64 = 1;
+pub(crate) const SCHEMA: i64 = 2;
+
+/// What makes the tables of version 2 of those of version 1. A new file has both.
+pub(crate) const FROM_1_TO_2: &str = "
+ALTER TABLE keys ADD COLUMN spread INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE keys ADD COLUMN part INTEGER NOT NULL DEFAULT 0;
+";
 
 /// `application_id`: "gvst" as a big-endian number. Other `SQLite` files are refused.
 pub(crate) const APPLICATION: i64 = 0x6776_7374;
 
-/// Creates the tables. Times are microseconds since 1970.
+/// Creates the tables of version 1. Times are microseconds since 1970.
 pub(crate) const TABLES: &str = "
 CREATE TABLE budgets (
     id       INTEGER PRIMARY KEY,

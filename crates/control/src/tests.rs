@@ -19,12 +19,13 @@ fn open(dir: &Path, max_keys: u64) -> Store {
 
 fn usage(name: &str, key: &str, limit: u64) -> BudgetUse {
     BudgetUse {
-        budget: Arc::new(Budget {
-            name: name.into(),
-            limit: NonZeroU64::new(limit).unwrap(),
-            window_ms: NonZeroU64::new(1_000).unwrap(),
-        }),
+        budget: Arc::new(Budget::rolling(
+            name.into(),
+            NonZeroU64::new(limit).unwrap(),
+            NonZeroU64::new(1_000).unwrap(),
+        )),
         key: key.into(),
+        shown: None,
         rule: RuleId::new("rule").unwrap(),
         reason: ReasonCode::new("BUDGET-EXHAUSTED").unwrap(),
     }

@@ -77,6 +77,8 @@ struct Settled {
     levels: Vec<BudgetLevel>,
     reservation: Option<Reservation>,
     retry_after_ms: Option<u64>,
+    /// How long a throttled call may wait instead of being refused.
+    patience_ms: Option<u64>,
     decide_ns: u64,
 }
 
@@ -134,7 +136,9 @@ impl Gate {
         pauses: &[Arc<Pause>],
         hold: Option<Duration>,
     ) -> Result<Grant, Refusal> {
-        let (ticket, refusal) = match self.enter(call, bounds)? {
+        self.registered(call, bounds)?;
+        let settled = self.settle_in_time(call, bounds, pauses).await?;
+        let (ticket, refusal) = match self.entered(call, bounds, &settled)? {
             Entered::Granted(grant) => return Ok(*grant),
             Entered::Escalated(ticket, refusal) => (ticket, refusal),
         };
@@ -168,20 +172,58 @@ impl Gate {
     }
 
     fn enter(&self, call: &Call, bounds: Option<&Obligations>) -> Result<Entered, Refusal> {
-        // Rules may be about `*`: whoever is not registered never gets as far as the rules.
+        self.registered(call, bounds)?;
+        let settled = self.settle(call, bounds, None)?;
+        self.entered(call, bounds, &settled)
+    }
+
+    /// Rules may be about `*`: whoever is not registered never gets as far as the rules.
+    fn registered(&self, call: &Call, bounds: Option<&Obligations>) -> Result<(), Refusal> {
         if call.action() == Action::ToolCall && self.policy.agent(&call.agent.name).is_none() {
             return Err(self.refuse(call, bounds, Builtin::AgentUnknown));
         }
-        let settled = self.settle(call, bounds, None)?;
-        let receipt = self.recorded(call, bounds, &settled)?;
+        Ok(())
+    }
+
+    /// Settle the call, and where its budgets are used up and let it wait, again as soon as they have room. What was
+    /// settled before charged nothing and is not recorded: a call that waits has not been decided yet.
+    async fn settle_in_time(
+        &self,
+        call: &Call,
+        bounds: Option<&Obligations>,
+        pauses: &[Arc<Pause>],
+    ) -> Result<Settled, Refusal> {
+        let mut waited_ms: u64 = 0;
+        loop {
+            let settled = self.settle(call, bounds, None)?;
+            let left_ms = settled.patience_ms.map_or(0, |patience| patience.saturating_sub(waited_ms));
+            match settled.retry_after_ms {
+                // Another caller may be first each time, so that each turn costs at least a millisecond of the patience.
+                Some(wait_ms) if wait_ms <= left_ms => {
+                    let waiting = Waiting::begin(pauses);
+                    tokio::time::sleep(Duration::from_millis(wait_ms.max(1))).await;
+                    drop(waiting);
+                    waited_ms = waited_ms.saturating_add(wait_ms.max(1));
+                }
+                Some(_) | None => return Ok(settled),
+            }
+        }
+    }
+
+    fn entered(
+        &self,
+        call: &Call,
+        bounds: Option<&Obligations>,
+        settled: &Settled,
+    ) -> Result<Entered, Refusal> {
+        let receipt = self.recorded(call, bounds, settled)?;
         if settled.decision.verdict != Verdict::Escalate {
-            return self.answer(call, &settled, receipt).map(|grant| Entered::Granted(Box::new(grant)));
+            return self.answer(call, settled, receipt).map(|grant| Entered::Granted(Box::new(grant)));
         }
         let ticket = self
             .ask(call, &settled.decision, receipt.id(), settled.now)
             .map_err(|reason| self.refuse(call, bounds, reason))?;
-        let told =
-            Refusal { ticket: Some(ticket.approval.id.to_string()), ..refusal(&settled, receipt.id()) };
+        let told = Refusal { ticket: Some(ticket.approval.id.to_string()), ..refusal(settled, receipt.id()) };
         tracing::info!(target: "govrun::approval", ticket = %ticket.approval.id, decision = %receipt.id(), "waits for an approval");
         Ok(Entered::Escalated(Box::new(ticket), Box::new(told)))
     }
@@ -266,6 +308,7 @@ impl Gate {
             levels: Vec::new(),
             reservation: None,
             retry_after_ms: None,
+            patience_ms: None,
             decide_ns: 0,
         };
         match self.record(call, bounds, &settled) {
@@ -290,6 +333,7 @@ impl Gate {
         let mut levels = Vec::new();
         let mut reservation = None;
         let mut retry_after_ms = None;
+        let mut patience_ms = None;
         // A pending approval charges nothing yet, and what is blocked anyway is not charged at all.
         let charged = matches!(decision.verdict, Verdict::Allow | Verdict::Sandbox);
         if charged && !decision.budgets.is_empty() {
@@ -298,10 +342,11 @@ impl Gate {
                     levels = before;
                     reservation = Some(kept);
                 }
-                Ok(Reserved::Exhausted { budget, retry_after_ms: wait, levels: before }) => {
+                Ok(Reserved::Exhausted { budget, retry_after_ms: wait, levels: before, wait_ms }) => {
                     throttle(&mut decision, &budget);
                     levels = before;
                     retry_after_ms = Some(wait);
+                    patience_ms = wait_ms;
                 }
                 Ok(Reserved::KeysFull { .. }) => block(&mut decision, Builtin::BudgetKeysFull),
                 Err(error) => {
@@ -310,7 +355,7 @@ impl Gate {
                 }
             }
         }
-        Ok(Settled { decision, now, levels, reservation, retry_after_ms, decide_ns })
+        Ok(Settled { decision, now, levels, reservation, retry_after_ms, patience_ms, decide_ns })
     }
 
     /// The receipt, or the charge given back.

@@ -387,12 +387,7 @@ fn budgets<'p>(call: &Call, hits: impl Iterator<Item = &'p Hit<'p>>) -> Vec<Budg
     for rule in hits.map(|hit| hit.rule) {
         for spec in &rule.budgets {
             if uses.iter().all(|u| u.budget.name != spec.budget.name) {
-                uses.push(BudgetUse {
-                    budget: Arc::clone(&spec.budget),
-                    key: spec.key(call).into(),
-                    rule: rule.id.clone(),
-                    reason: rule.exhausted.clone(),
-                });
+                uses.push(spec.used_by(call, &rule.id, &rule.exhausted));
             }
         }
     }

@@ -84,6 +84,7 @@
 //! grammar) → `index`, `predicate`, `glob`, `cidr`, `address` (what a call is held against) → `decide`.
 
 mod address;
+mod budget;
 mod cidr;
 mod condition;
 mod decide;
@@ -111,6 +112,7 @@ mod toml_item;
 mod units;
 mod when;
 
+pub use budget::{MAX_BUDGET_LIMIT, MAX_BUDGET_WAIT_MS};
 pub use decide::Context;
 pub use error::{LoadError, LoadErrors, MAX_REPORTED_ERRORS, Origin};
 pub use layers::MAX_LAYERS;
@@ -119,7 +121,7 @@ pub use manifest::SCHEMA;
 pub use offers::{DatabaseOffer, DatabaseSource, ModelOffer, PostgresServer, SecretRef, StoreOffer};
 pub use policy::{MAX_RULES, Policy};
 pub use promotion::{PROMOTIONS, Promotion};
-pub use registry::{MAX_BUDGET_LIMIT, MAX_LIST_ENTRIES, NotifyTarget, ToolEntry, Webhook};
+pub use registry::{MAX_LIST_ENTRIES, NotifyTarget, ToolEntry, Webhook};
 pub use rollout::{CohortBy, Rollout};
 pub use rule::{DEFAULT_APPROVAL_MS, MAX_APPROVALS, MAX_REASON_BYTES, RuleInfo};
 pub use sources::{

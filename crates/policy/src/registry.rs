@@ -1,13 +1,13 @@
 //! What a policy defines by name: agents, tools, lists, notification targets, budgets and sandbox profiles.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use govrun_verdict::{Agent, Budget, Call, Digest, Obligations, Preopen};
+use govrun_verdict::{Agent, Digest, Obligations, Preopen};
 
+use crate::budget::{self, BudgetSpec};
 use crate::error::Origin;
 use crate::limits;
 use crate::names::{self, Names};
@@ -17,8 +17,6 @@ use crate::toml_item::{Entry, Item, Table};
 
 /// Most entries of one list.
 pub const MAX_LIST_ENTRIES: usize = 200_000;
-/// Largest limit of a budget: every admission of a window is remembered.
-pub const MAX_BUDGET_LIMIT: u64 = 1_000_000;
 
 /// A registered tool component: what it is and what it is offered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,42 +79,6 @@ pub struct NotifyTarget {
     pub webhook: Webhook,
 }
 
-/// A budget, and what its counts are kept apart by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BudgetSpec {
-    pub(crate) budget: Arc<Budget>,
-    pub(crate) key: Vec<KeyPart>,
-}
-
-/// One part of a budget's key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum KeyPart {
-    Agent,
-    Tool,
-    Tenant,
-    Session,
-}
-
-impl BudgetSpec {
-    /// The key of this call: each part with its length before it, so that no two keys read the same.
-    pub(crate) fn key(&self, call: &Call) -> String {
-        // Names are bounded, so that this is nearly always one allocation.
-        let mut key = String::with_capacity(64);
-        for part in &self.key {
-            let text: &str = match part {
-                KeyPart::Agent => &call.agent.name,
-                KeyPart::Tool => &call.tool.name,
-                KeyPart::Tenant => call.agent.tenant.as_deref().unwrap_or_default(),
-                KeyPart::Session => &call.session,
-            };
-            // Writing to a string does not fail.
-            let _ = write!(key, "{}:", text.len());
-            key.push_str(text);
-        }
-        key
-    }
-}
-
 /// Everything that is defined by name.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -158,7 +120,7 @@ impl Registry {
             self.notify.define_at(&entry, NotifyTarget { name: entry.key.into(), webhook });
         }
         for (entry, table) in root.named("budget", "a budget") {
-            match budget(entry.key, &table) {
+            match budget::read(entry.key, &table) {
                 Some(spec) => self.budgets.define_at(&entry, Arc::new(spec)),
                 None => self.budgets.mark_broken(entry.key),
             }
@@ -321,38 +283,6 @@ fn is_webhook_url(text: &str) -> bool {
         IpAddr::V6(ip) => ip.is_loopback(),
     };
     plain && authority(rest).parse::<SocketAddr>().is_ok_and(|a| loopback(a) && a.port() != 0)
-}
-
-fn budget(name: &str, table: &Table<'_>) -> Option<BudgetSpec> {
-    table.only(&["limit", "per", "kind", "key", "scope", "on_exceed"]);
-    only_value(table, "kind", "rolling");
-    scope(table);
-    only_value(table, "on_exceed", "fail");
-    let limit = table.need("limit").and_then(|item| item.integer(1..=MAX_BUDGET_LIMIT));
-    let window_ms = table.need("per").and_then(|item| limits::duration(&item));
-    let parts = [
-        ("agent", KeyPart::Agent),
-        ("tool", KeyPart::Tool),
-        ("tenant", KeyPart::Tenant),
-        ("session", KeyPart::Session),
-    ];
-    let key = table.need("key").and_then(|item| item.texts());
-    let key = key?.iter().filter_map(|(item, _)| item.one_of(&parts)).collect();
-    let limit = limit.and_then(std::num::NonZeroU64::new)?;
-    let budget = Arc::new(Budget { name: name.into(), limit, window_ms: window_ms? });
-    Some(BudgetSpec { budget, key })
-}
-
-fn scope(table: &Table<'_>) {
-    let Some(item) = table.get("scope") else { return };
-    if item.value().as_str() == Some("cluster") {
-        item.fail_with(
-            "`scope = \"cluster\"` needs a store that machines share, which this version does not have",
-            "a `local` budget is exact over all processes of one state directory",
-        );
-    } else {
-        item.one_of(&[("local", ())]);
-    }
 }
 
 /// A key that has one value only in this version of the grammar.

@@ -11,6 +11,7 @@ use govrun_verdict::{
 
 use smallvec::SmallVec;
 
+use crate::budget::BudgetSpec;
 use crate::condition::Condition;
 use crate::error::Origin;
 use crate::field::Field;
@@ -18,7 +19,7 @@ use crate::limits;
 use crate::message::Message;
 use crate::names;
 use crate::promotion::{self, Promotion};
-use crate::registry::{BudgetSpec, Registry};
+use crate::registry::Registry;
 use crate::rollout::{self, Rollout, Stage};
 use crate::scope::{self, Scope};
 use crate::toml_item::{Item, Table};
@@ -198,7 +199,7 @@ pub(crate) fn read(
     let durability = table.get("durability").and_then(|item| item.one_of(&DURABILITIES));
     let tags = table.get("tags").map(|item| tags(&item)).unwrap_or_default();
     let notify = table.get("notify").map(|item| notify(&item, registry)).unwrap_or_default();
-    let budgets = table.get("limit").map(|item| budgets(&item, registry)).unwrap_or_default();
+    let budgets = table.get("limit").map(|item| budgets(&item, registry, &actions)).unwrap_or_default();
     let verdict = verdict?;
     let given = reason(table, verdict);
     let effect = effect(table, verdict, &actions, registry);
@@ -331,13 +332,18 @@ fn notify(item: &Item<'_>, registry: &Registry) -> Vec<Arc<str>> {
     names
 }
 
-fn budgets(item: &Item<'_>, registry: &Registry) -> Vec<Arc<BudgetSpec>> {
-    let items = item.texts().unwrap_or_default();
-    items
-        .iter()
-        .filter_map(|(item, _)| registry.budgets.find(item, registry.complete))
-        .map(|(_, spec)| Arc::clone(spec))
-        .collect()
+fn budgets(item: &Item<'_>, registry: &Registry, actions: &[govrun_verdict::Action]) -> Vec<Arc<BudgetSpec>> {
+    let mut budgets = Vec::new();
+    for (item, name) in item.texts().unwrap_or_default() {
+        let Some((_, spec)) = registry.budgets.find(&item, registry.complete) else { continue };
+        if let Some(other) = actions.iter().find(|action| !spec.is_of(**action)) {
+            item.fail(format!(
+                "`{name}` counts by an argument, which `{other}`, that this rule selects, does not have"
+            ));
+        }
+        budgets.push(Arc::clone(spec));
+    }
+    budgets
 }
 
 /// The keys that go with one verdict only, and what they say.

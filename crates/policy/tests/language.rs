@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use common::*;
 use govrun_policy::{Context, LOCK, PROMOTIONS, Policy, Promotion, Sources};
-use govrun_verdict::{Call, DbOp, Decision, Mode, Operation, SqlFacts, Timestamp, Value, Verdict};
+use govrun_verdict::{
+    BudgetKind, Call, DbOp, Decision, Mode, Operation, Period, SqlFacts, Timestamp, Value, Verdict,
+};
 
 const ALLOW: &str = "[[rule]]\nid='all'\nmatch={action='*'}\nverdict='allow'\n";
 
@@ -440,4 +442,63 @@ fn with_require_shadow_a_rule_is_enforced_only_as_it_was_promoted() {
     ] {
         assert!(compile(&rule(""), &wrong).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn budgets_are_rolling_rates_or_periods_and_say_what_is_counted() {
+    let one = |budget: &str| {
+        policy(&format!(
+            "[budget.b]\n{budget}\n[[rule]]\nid='r'\nmatch={{action='tool.call'}}\nverdict='allow'\nlimit='b'\n"
+        ))
+    };
+    let used = |p: &Policy, call: &Call| decide(p, call).budgets.remove(0);
+    let rate = one("limit=10\nper='1s'\nkind='gcra'\nburst=5\nkey='agent'\non_exceed={wait='2s'}");
+    let budget = used(&rate, &tool_call(&[])).budget;
+    assert_eq!(budget.kind, BudgetKind::Rate { burst: 5.try_into().unwrap() });
+    assert_eq!(
+        (budget.limit.get(), budget.window_ms.get(), budget.wait_ms),
+        (10, 1_000, 2_000.try_into().ok())
+    );
+    let monthly =
+        one("limit=3\nper='month'\nkind='calendar'\nzone='Europe/Berlin'\nkey=['tenant','args.account']");
+    let budget = used(&monthly, &tool_call(&[])).budget;
+    assert_eq!(budget.kind, BudgetKind::Calendar { period: Period::Month, zone: "Europe/Berlin".into() });
+    // What is told apart is told apart, and no record shows a guest's data.
+    let mut keys = std::collections::BTreeSet::new();
+    for account in [
+        text("a"),
+        text("1"),
+        number(1),
+        text("*"),
+        text("?"),
+        text(&"x".repeat(300)),
+        text(&"x".repeat(301)),
+    ] {
+        let used = used(&monthly, &tool_call(&[("account", account)]));
+        assert_eq!(used.shown.as_deref(), Some("4:acme1:*"));
+        assert!(used.key.len() < 200);
+        assert!(keys.insert(used.key));
+    }
+    // One number has one key, however it is written; all that is unknown is counted together.
+    let key = |value: Value| used(&monthly, &tool_call(&[("account", value)])).key;
+    assert_eq!(key(Value::number("1.0")), key(Value::number("1")));
+    assert_eq!(key(Value::Null), key(Value::Opaque("NaN".into())));
+    assert_eq!(used(&monthly, &tool_call(&[])).key, key(Value::List(vec![])));
+    for (wrong, says) in [
+        ("limit=1\nper='1s'\nkind='gcra'\nkey='agent'", "needs the key `burst`"),
+        ("limit=1\nper='366d'\nkind='gcra'\nburst=2\nkey='agent'", "more than 366 days"),
+        ("limit=1\nper='1s'\nburst=2\nkey='agent'", "`burst` goes with `kind = \"gcra\"` only"),
+        ("limit=1\nper='1d'\nkind='calendar'\nzone='UTC'\nkey='agent'", "`1d` is none of `day`"),
+        ("limit=1\nper='day'\nkind='calendar'\nkey='agent'", "needs the key `zone`"),
+        ("limit=1\nper='day'\nkind='calendar'\nzone='Mars'\nkey='agent'", "no zone of the IANA database"),
+        ("limit=1\nper='1s'\nkey='agent'\non_exceed={wait='6m'}", "at most five minutes"),
+        ("limit=1\nper='1s'\nkey='agent'\non_exceed='wait'", "`wait` is none of `fail`"),
+        ("limit=1\nper='1s'\nkey='args'", "`args` is none of"),
+        ("limit=1\nper='1s'\nkind='fixed'\nkey='agent'", "`fixed` is none of `rolling`"),
+    ] {
+        let errors = refused(&format!("[budget.b]\n{wrong}\n{ALLOW}"));
+        assert!(errors.contains(says), "{wrong}\n{errors}");
+    }
+    let misused = "[budget.b]\nlimit=1\nper='1s'\nkey='args.x'\n[[rule]]\nid='r'\nmatch={action='clock'}\nverdict='allow'\nlimit='b'\n";
+    assert!(refused(misused).contains("counts by an argument"));
 }

@@ -53,7 +53,7 @@ fn all_errors_of_all_files_are_reported_in_order() {
         "p/b.toml:(2, 9) a number from 1 to 1000000",
         "p/b.toml:(3, 7) `1x` is not a duration",
         "p/b.toml:(4, 7) an empty list is refused",
-        "p/b.toml:(5, 8) in this version `kind` can only be `rolling`",
+        "p/b.toml:(5, 8) `fixed` is none of `rolling`, `gcra`, `calendar`",
         "p/c.toml:(1, 5)",
     ] {
         assert!(all.contains(expected), "{expected}\n---\n{all}");

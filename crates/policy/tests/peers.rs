@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use govrun_policy::{Policy, Sources};
-use govrun_verdict::{FsOp, Operation, Value, Verdict};
+use govrun_verdict::{BudgetKind, FsOp, Operation, Value, Verdict};
 
 const ALLOW: &str = "[[rule]]\nid='allow'\nmatch={action='tool.call'}\nverdict='allow'\n";
 
@@ -119,13 +119,18 @@ fn counters_are_kept_apart_by_agent_and_cannot_be_made_to_collide() {
 fn windows_that_admit_twice_at_their_edge_do_not_load() {
     let budget =
         |kind: &str| format!("[budget.b]\nlimit=5\nper='1h'\nkey='agent'\nkind='{kind}'\n{ALLOW}limit='b'\n");
-    for kind in ["fixed", "calendar", "gcra"] {
-        assert!(refused(&budget(kind)).contains("can only be `rolling`"));
+    for kind in ["fixed", "window", "sliding"] {
+        assert!(refused(&budget(kind)).contains("is none of `rolling`"));
     }
+    // A day on the calendar has edges, and says so: it needs the zone that they are in.
+    assert!(refused(&budget("calendar").replace("1h", "day")).contains("needs the key `zone`"));
     let p = policy(&budget("rolling"));
     let d = decide(&p, &tool_call(&[]));
     let budget = &d.budgets.first().unwrap().budget;
-    assert_eq!((budget.limit.get(), budget.window_ms.get()), (5, 3_600_000));
+    assert_eq!(
+        (budget.limit.get(), budget.window_ms.get(), &budget.kind),
+        (5, 3_600_000, &BudgetKind::Rolling)
+    );
 }
 
 #[test]

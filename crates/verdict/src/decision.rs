@@ -189,15 +189,58 @@ pub struct Shadow {
     pub reason: ReasonCode,
 }
 
-/// A budget of the policy: at most `limit` admissions in any window of `window_ms`, exactly.
+/// A budget of the policy: how many admissions each of its keys gets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Budget {
     /// Name in the policy.
     pub name: Arc<str>,
-    /// Most admissions in a window.
+    /// Most admissions in a window or period; of a rate, admissions added per window.
     pub limit: NonZeroU64,
-    /// Length of the rolling window in milliseconds.
+    /// Length of the window in milliseconds; the usual length of a calendar period.
     pub window_ms: NonZeroU64,
+    /// What is counted.
+    pub kind: BudgetKind,
+    /// How long a call may wait for it, in milliseconds; `None`: it is refused at once.
+    pub wait_ms: Option<NonZeroU64>,
+}
+
+/// What a budget counts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum BudgetKind {
+    /// At most `limit` in any window of `window_ms`, wherever it starts.
+    Rolling,
+    /// `limit` per `window_ms`, evenly, and so many at once: never more than `burst + t × limit ÷ window_ms` in any span of
+    /// `t` milliseconds.
+    Rate {
+        /// Most at once.
+        burst: NonZeroU64,
+    },
+    /// At most `limit` in each period on the calendar of a zone.
+    Calendar {
+        /// Which period.
+        period: Period,
+        /// Name of the zone in the IANA database.
+        zone: Arc<str>,
+    },
+}
+
+/// A period of the calendar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Period {
+    /// From midnight to midnight.
+    Day,
+    /// From Monday to Sunday.
+    Week,
+    /// From the first of a month to its last day.
+    Month,
+}
+
+impl Budget {
+    /// A rolling budget that refuses at once.
+    #[must_use]
+    pub const fn rolling(name: Arc<str>, limit: NonZeroU64, window_ms: NonZeroU64) -> Self {
+        Self { name, limit, window_ms, kind: BudgetKind::Rolling, wait_ms: None }
+    }
 }
 
 /// One budget that this call has to be admitted by, with the key it is counted under.
@@ -205,8 +248,10 @@ pub struct Budget {
 pub struct BudgetUse {
     /// The budget.
     pub budget: Arc<Budget>,
-    /// Length-prefixed key parts, unambiguous; for example agent and tool.
+    /// Length-prefixed key parts, unambiguous; for example agent and tool. It may hold guest data.
     pub key: Arc<str>,
+    /// The key as records may show it, where it holds guest data.
+    pub shown: Option<Arc<str>>,
     /// The rule that carries the limit (the smallest id, if several do): it decides when the budget is exhausted.
     pub rule: RuleId,
     /// The reason to give then: the rule's own, or `BUDGET-EXHAUSTED` where the rule gives none.
@@ -218,11 +263,11 @@ pub struct BudgetUse {
 pub struct BudgetLevel {
     /// Name of the budget.
     pub name: Arc<str>,
-    /// The key it is counted under.
+    /// The key it is counted under, without guest data.
     pub key: Arc<str>,
-    /// Admissions in the window that ends now, before this call.
+    /// Admissions in the window or period, before this call; of a rate, how much of its burst is in use.
     pub used: u64,
-    /// Its limit.
+    /// Its limit; of a rate, its burst.
     pub limit: u64,
     /// Running number of this admission under this key, or `None` when it was refused.
     pub order: Option<u64>,

@@ -16,8 +16,8 @@ pub use call::{
     Transport,
 };
 pub use decision::{
-    Budget, BudgetLevel, BudgetUse, Decision, DecisionId, Disclosure, Durability, EscalateTo, Matched, Mode,
-    OnTimeout, Refusal, RuleVerdict, Severity, Shadow, Verdict,
+    Budget, BudgetKind, BudgetLevel, BudgetUse, Decision, DecisionId, Disclosure, Durability, EscalateTo,
+    Matched, Mode, OnTimeout, Period, Refusal, RuleVerdict, Severity, Shadow, Verdict,
 };
 pub use name::{Digest, LogId, NameError, ReasonCode, RuleId, Timestamp};
 pub use obligation::{DbLimits, Egress, FsMode, Mask, Obligations, Preopen, Profile};

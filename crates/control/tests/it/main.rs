@@ -9,6 +9,7 @@
 
 mod approvals;
 mod faults;
+mod kinds;
 mod model;
 mod processes;
 mod support;

@@ -206,7 +206,7 @@ impl<'a> Pair<'a> {
             (Reserved::Admitted { levels, .. }, None) => {
                 assert_eq!(levels.iter().map(|l| l.used).collect::<Vec<_>>(), used);
             }
-            (Reserved::Exhausted { budget, retry_after_ms, levels }, Some(longest)) => {
+            (Reserved::Exhausted { budget, retry_after_ms, levels, wait_ms: None }, Some(longest)) => {
                 assert_eq!(*retry_after_ms, longest);
                 assert_eq!(Some(budget), waits.iter().find(|(ms, _)| *ms == longest).map(|(_, name)| *name));
                 assert_eq!(levels.iter().map(|l| l.used).collect::<Vec<_>>(), used);

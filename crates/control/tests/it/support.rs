@@ -16,12 +16,13 @@ pub(crate) fn open(dir: &Path) -> Store {
 
 pub(crate) fn usage(name: &str, key: &str, limit: u64, window_ms: u64) -> BudgetUse {
     BudgetUse {
-        budget: Arc::new(Budget {
-            name: name.into(),
-            limit: NonZeroU64::new(limit).unwrap(),
-            window_ms: NonZeroU64::new(window_ms).unwrap(),
-        }),
+        budget: Arc::new(Budget::rolling(
+            name.into(),
+            NonZeroU64::new(limit).unwrap(),
+            NonZeroU64::new(window_ms).unwrap(),
+        )),
         key: key.into(),
+        shown: None,
         rule: RuleId::new("rule").unwrap(),
         reason: ReasonCode::new("BUDGET-EXHAUSTED").unwrap(),
     }
