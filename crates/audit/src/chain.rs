@@ -45,6 +45,10 @@ pub(crate) struct Chain {
     pub(crate) synced: u64,
     /// Type of the last record.
     pub(crate) last_kind: Option<Kind>,
+    /// Sizes whose roots are asked for, the next one last.
+    watched: Vec<u64>,
+    /// Roots of the watched sizes that were passed.
+    roots: Vec<(u64, Hash)>,
 }
 
 impl Chain {
@@ -60,7 +64,30 @@ impl Chain {
             time: 0,
             synced: 0,
             last_kind: None,
+            watched: Vec::new(),
+            roots: Vec::new(),
         }
+    }
+
+    /// Keep the roots of these sizes. To be asked before the first line.
+    pub(crate) fn watch(&mut self, sizes: impl Iterator<Item = u64>) {
+        self.watched = sizes.filter(|size| *size > 0).collect();
+        self.watched.sort_unstable_by(|a, b| b.cmp(a));
+        self.watched.dedup();
+    }
+
+    /// Roots of the watched sizes, as far as there are so many records. Those after the last seal count too: whoever asks has
+    /// them signed elsewhere.
+    pub(crate) fn watched_roots(&self) -> Vec<(u64, Hash)> {
+        let mut roots = self.roots.clone();
+        let mut tree = self.sealed.clone();
+        for leaf in &self.pending {
+            tree.push(*leaf);
+            if self.watched.contains(&tree.size()) {
+                roots.push((tree.size(), tree.root()));
+            }
+        }
+        roots
     }
 
     /// A record whose line hashes to `leaf`.
@@ -128,6 +155,10 @@ impl Chain {
         while self.sealed.size() < seal.size.0 {
             let Some(leaf) = self.pending.pop_front() else { break };
             self.sealed.push(leaf);
+            if self.watched.last() == Some(&self.sealed.size()) {
+                self.watched.pop();
+                self.roots.push((self.sealed.size(), self.sealed.root()));
+            }
         }
         if seal.root.0 != self.sealed.root() {
             return broken(

@@ -285,7 +285,9 @@ fn limit(limit: Option<NonZeroU64>) -> Option<Int> {
     limit.map(|n| Int(n.get()))
 }
 
-fn obligations(o: &Obligations) -> body::Obligations<'_> {
+/// Obligations as a record has them.
+#[must_use]
+pub fn obligations(o: &Obligations) -> body::Obligations<'_> {
     let DbLimits { rows, bytes, time_ms, vm_steps } = o.db;
     let db = body::DbLimits {
         rows: limit(rows),
@@ -324,7 +326,9 @@ fn sandbox(profile: &Profile) -> body::Sandbox<'_> {
     }
 }
 
-fn escalate(to: &EscalateTo) -> body::Escalate<'_> {
+/// Whom to ask, as a record has it.
+#[must_use]
+pub fn escalate(to: &EscalateTo) -> body::Escalate<'_> {
     body::Escalate {
         roles: to.roles.iter().map(|r| Text::from(&**r)).collect(),
         need: Int(to.need.get()),

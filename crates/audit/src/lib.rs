@@ -6,9 +6,11 @@
 //!
 //! The format is in `docs/formats/audit-log.md`, the trust file in `docs/formats/trust.md`.
 
+pub mod certified;
 mod chain;
 mod clock;
 mod commit;
+pub mod cosign;
 mod encode;
 mod entry;
 pub mod form;
@@ -17,22 +19,26 @@ mod keys;
 mod lines;
 mod log;
 pub mod note;
+pub mod pin;
+pub mod prove;
 pub mod read;
 pub mod storage;
+pub mod submit;
 mod trust;
 pub mod verify;
+pub mod witness;
 
 pub use chain::Break;
 pub use clock::{Clock, ClockError, EARLIEST, SystemClock};
 pub use commit::{Opening, commitment};
-pub use encode::MAX_CLEAR;
+pub use encode::{MAX_CLEAR, escalate as recorded_escalate, obligations as recorded_obligations};
 pub use entry::{
     Absorbed, AbsorbedKind, ApprovalEntry, ApprovalEvent, DecisionEntry, EscalationEntry, Inputs,
     MAX_ABSORBED, OutcomeEntry, OutcomeStatus, PolicyLoadEntry, Receipt, TraceIds,
 };
 pub use keys::{
     Answer, ApprovalStatement, ApproverKey, CertError, Certificate, KeyError, KeyStore, SignedApproval,
-    log_origin,
+    WitnessSecret, log_origin,
 };
 pub use log::{AppendError, Damage, Log, OpenError, RecoverError};
 pub use trust::{Approver, Trust, TrustError};

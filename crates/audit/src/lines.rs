@@ -1,7 +1,7 @@
 //! The lines of a segment, one after the other, in bounded memory.
 
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read as _, Take};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Take};
 use std::path::{Path, PathBuf};
 
 use crate::form::MAX_LINE;
@@ -39,10 +39,16 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = open_read(path)?;
+        Self::open_from(path, 0)
+    }
+
+    /// From a place on where a line begins. Lines are counted from there.
+    pub(crate) fn open_from(path: &Path, byte: u64) -> io::Result<Self> {
+        let mut file = open_read(path)?;
         let size = file.metadata()?.len();
-        let file = BufReader::with_capacity(1 << 18, file).take(size);
-        Ok(Self { file, line: Vec::with_capacity(4096), number: 0, byte: 0 })
+        let byte = file.seek(SeekFrom::Start(byte.min(size)))?;
+        let file = BufReader::with_capacity(1 << 18, file).take(size - byte);
+        Ok(Self { file, line: Vec::with_capacity(4096), number: 0, byte })
     }
 
     pub(crate) fn next(&mut self) -> io::Result<Option<RawLine<'_>>> {
@@ -64,21 +70,6 @@ impl Lines {
         let byte = self.byte;
         self.byte += u64::try_from(read).unwrap_or(u64::MAX);
         Ok(Some(RawLine { bytes: &self.line, end, number: self.number, byte }))
-    }
-
-    /// Whether everything that is left is zero bytes, as a file system leaves behind where a file grew and its content was lost.
-    pub(crate) fn rest_is_zero(&mut self) -> io::Result<bool> {
-        loop {
-            let chunk = self.file.fill_buf()?;
-            if chunk.is_empty() {
-                return Ok(true);
-            }
-            if chunk.iter().any(|b| *b != 0) {
-                return Ok(false);
-            }
-            let length = chunk.len();
-            self.file.consume(length);
-        }
     }
 }
 

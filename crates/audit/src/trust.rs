@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cosign::WitnessKey;
 use crate::note::VerifierKey;
 
 /// Largest trust file that is read, in bytes.
@@ -19,6 +20,10 @@ pub struct Trust {
     pub root: VerifierKey,
     /// Who may answer escalations.
     pub approvers: Vec<Approver>,
+    /// Who cosigns checkpoints.
+    pub witnesses: Vec<WitnessKey>,
+    /// How many of them must have cosigned a checkpoint; `None`: more than half.
+    pub quorum: Option<u64>,
 }
 
 /// One approver.
@@ -50,6 +55,42 @@ struct TrustFile {
     root: String,
     #[serde(default, rename = "approver", skip_serializing_if = "Vec::is_empty")]
     approvers: Vec<ApproverEntry>,
+    #[serde(default, skip_serializing_if = "WitnessEntries::is_empty")]
+    witnesses: WitnessEntries,
+}
+
+/// `[witnesses]`: their keys, and how many are enough.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WitnessEntries {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    quorum: Option<u64>,
+    #[serde(default)]
+    keys: Vec<String>,
+}
+
+impl WitnessEntries {
+    const fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    fn parse(&self) -> Result<Vec<WitnessKey>, String> {
+        let mut witnesses: Vec<WitnessKey> = Vec::new();
+        for key in &self.keys {
+            let key = WitnessKey::parse(key).map_err(|e| format!("{e} of a witness (algorithm 4)"))?;
+            if witnesses.iter().any(|w| w.name() == key.name() || w.public() == key.public()) {
+                return Err(format!("witness `{}` or its key is listed twice", key.name()));
+            }
+            witnesses.push(key);
+        }
+        let all = u64::try_from(witnesses.len()).unwrap_or(u64::MAX);
+        match self.quorum {
+            Some(quorum) if quorum == 0 || quorum > all => {
+                Err(format!("a quorum of {quorum} out of {all} witnesses"))
+            }
+            Some(_) | None => Ok(witnesses),
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -61,6 +102,12 @@ struct ApproverEntry {
 }
 
 impl Trust {
+    /// Trust in this root, and in nobody else.
+    #[must_use]
+    pub fn new(origin: &str, root: VerifierKey) -> Self {
+        Self { origin: origin.to_owned(), root, approvers: Vec::new(), witnesses: Vec::new(), quorum: None }
+    }
+
     /// Read a trust file.
     ///
     /// # Errors
@@ -95,7 +142,8 @@ impl Trust {
             }
             approvers.push(Approver { name, key, roles });
         }
-        Ok(Self { origin: file.origin, root, approvers })
+        let witnesses = file.witnesses.parse()?;
+        Ok(Self { origin: file.origin, root, approvers, witnesses, quorum: file.witnesses.quorum })
     }
 
     /// Write the trust file anew, whole or not at all.
@@ -109,6 +157,10 @@ impl Trust {
             origin: self.origin.clone(),
             root: self.root.to_string(),
             approvers: self.approvers.iter().map(ApproverEntry::from).collect(),
+            witnesses: WitnessEntries {
+                quorum: self.quorum,
+                keys: self.witnesses.iter().map(ToString::to_string).collect(),
+            },
         };
         let text = toml::to_string(&file).map_err(|e| fail(e.to_string()))?;
         let temporary = path.with_extension("toml.new");
@@ -122,6 +174,13 @@ impl Trust {
             std::fs::rename(&temporary, path)
         };
         write().map_err(|e| fail(e.to_string()))
+    }
+
+    /// How many witnesses must have cosigned a checkpoint.
+    #[must_use]
+    pub fn quorum(&self) -> u64 {
+        let majority = u64::try_from(self.witnesses.len()).unwrap_or(u64::MAX) / 2 + 1;
+        self.quorum.unwrap_or(majority)
     }
 
     /// The approver with this key.

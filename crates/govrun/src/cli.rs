@@ -4,14 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use govrun_audit::verify::Level;
 use govrun_control::Choice;
 use tracing_subscriber::EnvFilter;
 
-use crate::audit::Places;
+use crate::audit::{AuditCommand, places};
 use crate::exit::{Exit, Failure};
 use crate::state::{self, StateDir};
-use crate::{agent, approvals, audit, call, demo, doctor, explain, inspect, run, show};
+use crate::{agent, approvals, call, demo, doctor, explain, inspect, run, witness};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -107,6 +106,8 @@ enum Command {
     /// Verify and show the signed log.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Be a witness: cosign the checkpoints of logs that only ever grow, so that nobody can cut or rewrite them unseen.
+    Witness(witness::Witness),
     /// Say why one decision came out as it did, from its record and the policy that was in force.
     Explain {
         /// Its id, such as `9f3c21aa04be7710-42`: refusals and `audit show` name it.
@@ -184,46 +185,6 @@ struct Ballot {
 }
 
 #[derive(Debug, Subcommand)]
-enum AuditCommand {
-    /// Verify every log of a folder, offline. Exits with 0 verified, 1 tampered, 2 unusable, 3 inconclusive, 4 untrusted
-    /// key, 5 fork.
-    Verify {
-        /// The folder of logs. Default: that of the state directory.
-        folder: Option<PathBuf>,
-        /// The trust file. Default: that of the state directory.
-        #[arg(long)]
-        trust: Option<PathBuf>,
-        /// How much to verify: form, and integrity, and authenticity.
-        #[arg(long, value_enum, default_value_t = AuditLevel::L2)]
-        level: AuditLevel,
-        /// How to print the report.
-        #[arg(long, value_enum, default_value_t = Format::Human)]
-        format: Format,
-    },
-    /// Print the records, oldest first, one a line.
-    Show {
-        /// The folder of logs. Default: that of the state directory.
-        folder: Option<PathBuf>,
-        #[command(flatten)]
-        filter: show::Filter,
-        /// How to print them.
-        #[arg(long, value_enum, default_value_t = show::Lines::Jsonl)]
-        format: show::Lines,
-    },
-}
-
-/// How much `audit verify` checks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum AuditLevel {
-    /// Form.
-    L0,
-    /// Form and integrity.
-    L1,
-    /// Form, integrity and authenticity.
-    L2,
-}
-
-#[derive(Debug, Subcommand)]
 enum PolicyCommand {
     /// Load a policy folder and report every error with its place.
     Check {
@@ -289,18 +250,8 @@ impl Cli {
             Command::Keys(KeysCommand::Approver { name, roles }) => {
                 StateDir::find(self.state)?.add_approver(&name, roles)
             }
-            Command::Audit(AuditCommand::Verify { folder, trust, level, format }) => {
-                let places = places(self.state, folder, trust)?;
-                let level = match level {
-                    AuditLevel::L0 => Level::L0,
-                    AuditLevel::L1 => Level::L1,
-                    AuditLevel::L2 => Level::L2,
-                };
-                return audit::check(&places.folder, &places.trust, level, format);
-            }
-            Command::Audit(AuditCommand::Show { folder, filter, format }) => {
-                show::run(&places(self.state, folder, None)?.folder, &filter, format)
-            }
+            Command::Audit(command) => return command.run(self.state),
+            Command::Witness(asked) => return witness::run(asked),
             Command::Explain { decision, audit, format } => {
                 explain::run(&places(self.state, audit, None)?.folder, &decision, format)
             }
@@ -346,22 +297,6 @@ fn decide(state: &StateDir, command: &ApprovalsCommand) -> Result<Exit, Failure>
             comment: &ballot.comment,
         },
     )
-}
-
-/// What was given, and the state directory's own for what was not.
-fn places(
-    state: Option<PathBuf>,
-    folder: Option<PathBuf>,
-    trust: Option<PathBuf>,
-) -> Result<Places, Failure> {
-    if let (Some(folder), Some(trust)) = (&folder, &trust) {
-        return Ok(Places { folder: folder.clone(), trust: trust.clone() });
-    }
-    let state = StateDir::find(state)?;
-    Ok(Places {
-        folder: folder.unwrap_or_else(|| state.audit()),
-        trust: trust.unwrap_or_else(|| state.trust()),
-    })
 }
 
 fn check(folder: &Path) -> Result<Exit, Failure> {

@@ -12,12 +12,12 @@ mod explain;
 mod inspect;
 mod offers;
 mod run;
-mod show;
+mod semantics;
 mod state;
 mod text;
 mod tools;
-mod verified;
 mod wait;
+mod witness;
 
 use std::process::ExitCode;
 

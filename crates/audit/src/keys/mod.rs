@@ -3,6 +3,7 @@
 mod approval;
 mod certificate;
 mod secret;
+mod witness;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use govrun_verdict::LogId;
 
 pub use approval::{Answer, ApprovalStatement, ApproverKey, SignedApproval};
 pub use certificate::{CertError, Certificate};
+pub use witness::WitnessSecret;
 
 use crate::hash::Hash;
 use crate::note::{NoteError, VerifierKey};
@@ -125,8 +127,7 @@ impl KeyStore {
         secret::store(&dir.join("log.key"), "log", &log)?;
         secret::store(&dir.join("epoch.key"), "epoch", &epoch)?;
         secret::write_new(&dir.join("genesis.cert"), 0o644, certificate.note().as_bytes())?;
-        let trust =
-            Trust { origin: origin.to_owned(), root: certificate.root().clone(), approvers: Vec::new() };
+        let trust = Trust::new(origin, certificate.root().clone());
         trust.save(&dir.join("trust.toml"))?;
         Ok(Self { certificate, log, epoch })
     }

@@ -36,6 +36,8 @@ pub(crate) const LOCK: &str = "lock";
 pub(crate) const OPENINGS: &str = "openings.jsonl";
 /// Name of the folder of policy bundles beside the logs.
 pub(crate) const POLICIES: &str = "policies";
+/// Name of the file with the last checkpoint that is on disk.
+pub(crate) const CHECKPOINT: &str = "checkpoint";
 /// What the name of a log that is still being made begins with.
 pub(crate) const UNFINISHED: &str = ".new-";
 

@@ -4,9 +4,10 @@ use std::fmt;
 
 use govrun_verdict::LogId;
 
-use super::Level;
+use super::{Ask, Level};
 use crate::form::Hex;
 use crate::hash::Hash;
+use crate::pin::Pinned;
 
 /// What a verification comes to. The order is that of gravity: the gravest finding decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -145,6 +146,10 @@ pub struct LogReport {
     pub unsealed: u64,
     /// The last seal that held.
     pub last_seal: Option<SealPoint>,
+    /// The last seal that held and is known to be on disk: what a pin may keep.
+    pub pinnable: Option<Pinned>,
+    /// Records that a pin or witnesses have seen, and that are the same here.
+    pub anchored: Option<u64>,
     /// How it ends.
     pub status: Status,
     /// What is wrong.
@@ -154,6 +159,22 @@ pub struct LogReport {
 }
 
 impl LogReport {
+    pub(super) const fn new(id: LogId) -> Self {
+        Self {
+            id,
+            genesis: None,
+            records: 0,
+            seals: 0,
+            unsealed: 0,
+            last_seal: None,
+            pinnable: None,
+            anchored: None,
+            status: Status::NotClosed,
+            findings: Vec::new(),
+            not_covered: Vec::new(),
+        }
+    }
+
     /// What this log comes to.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
@@ -174,30 +195,42 @@ pub struct Report {
     pub not_covered: Vec<String>,
 }
 
-/// What no verifier can see from a log and a trust file alone.
-const ALWAYS: [&str; 6] = [
-    "records cut off the end together with their seals, and logs that were deleted whole: that takes a pin or a witness",
-    "whether each verdict follows from its recorded inputs and policy: that takes evaluating the policy again",
+/// What no verifier can see, whatever it is given.
+const ALWAYS: [&str; 4] = [
     "what the host never handed to the log",
     "whether the writer's clock was right",
-    "a history rewritten by whoever holds the epoch key",
+    "a history rewritten by whoever holds the epoch key, back to where that epoch began",
     "guest data that was committed to and has no opening any more",
 ];
 
 impl Report {
-    pub(super) fn new(level: Level) -> Self {
-        let mut not_covered: Vec<String> = ALWAYS.iter().map(|s| (*s).to_owned()).collect();
-        if level < Level::L1 {
-            not_covered.insert(
-                0,
-                "whether anything was changed, added, removed or moved: level L0 looks at spelling only"
-                    .into(),
+    pub(super) fn new(ask: &Ask<'_>) -> Self {
+        let unseen = [
+            (Level::L2, "who wrote it: signatures are looked at from level L2 on"),
+            (
+                Level::L1,
+                "whether anything was changed, added, removed or moved: level L0 looks at spelling only",
+            ),
+        ];
+        let mut not_covered: Vec<String> =
+            unseen.iter().filter(|(from, _)| ask.level < *from).map(|(_, what)| (*what).to_owned()).collect();
+        if ask.anchors.is_empty() || ask.level < Level::L1 {
+            not_covered.push(
+                "records cut off the end together with their seals, and logs that were deleted whole: that takes a pin or a witness"
+                    .to_owned(),
             );
+        } else {
+            not_covered.push("logs that were deleted whole before anybody saw them".to_owned());
         }
-        if level < Level::L2 {
-            not_covered.insert(0, "who wrote it: signatures are looked at from level L2 on".into());
+        if ask.level < Level::L4 {
+            not_covered.push(
+                "whether each verdict follows from its recorded inputs and policy: level L4 evaluates the policy again".to_owned(),
+            );
+        } else {
+            not_covered.push("whether the recorded inputs were what really was asked for".to_owned());
         }
-        Self { level, logs: Vec::new(), findings: Vec::new(), not_covered }
+        not_covered.extend(ALWAYS.iter().map(|s| (*s).to_owned()));
+        Self { level: ask.level, logs: Vec::new(), findings: Vec::new(), not_covered }
     }
 
     /// What the directory comes to: its gravest finding.
@@ -255,6 +288,10 @@ impl fmt::Display for LogReport {
                 write!(f, "\n  last good seal: size {size}, root {}, at {place}", Hex(*root))
             }
             None => write!(f, "\n  no good seal"),
+        }?;
+        match self.anchored {
+            Some(size) => write!(f, "\n  complete up to size {size}"),
+            None => Ok(()),
         }
     }
 }

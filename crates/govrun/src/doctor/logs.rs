@@ -7,8 +7,8 @@ use govrun_audit::{KeyStore, Trust};
 
 use super::Area::Dependency;
 use super::Check;
+use crate::audit::verified::status;
 use crate::state::StateDir;
-use crate::verified::status;
 
 /// Logs of at most this many bytes together are verified whole; larger ones take `audit verify`.
 const MAX_VERIFIED: u64 = 64 << 20;

@@ -11,7 +11,7 @@ use govrun_verdict::{Digest, RuleId};
 const MAX_BUNDLE: u64 = 160 << 20;
 
 /// The archived policy of this epoch, or one sentence why it is not there.
-pub(super) fn load(folder: &Path, epoch: Digest) -> Result<Policy, String> {
+pub(crate) fn load(folder: &Path, epoch: Digest) -> Result<Policy, String> {
     let digits = epoch.to_string();
     let path = folder.join("policies").join(format!("{}.bundle", digits.trim_start_matches("b3:")));
     let mut bundle = Vec::new();

@@ -1,6 +1,6 @@
 //! `govrun explain`: one decision, from the record and the policy that was in force, not from today's.
 
-mod archive;
+pub(crate) mod archive;
 mod human;
 mod story;
 

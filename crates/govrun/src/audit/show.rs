@@ -4,8 +4,8 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
 use clap::{Args, ValueEnum};
-use govrun_audit::form::Kind;
 use govrun_audit::form::body::{Body, Decision, Field};
+use govrun_audit::form::{FormError, FrameHead, Kind};
 use govrun_audit::read::{Record, Records};
 use govrun_verdict::Verdict;
 use serde_json::json;
@@ -25,7 +25,7 @@ pub(crate) enum Lines {
     Jsonl,
 }
 
-/// Which records. All that are given must hold; all but the type hold for decisions only.
+/// Which records. All that are given must hold; all but type and times hold for decisions only.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Filter {
     /// Decisions about this agent.
@@ -46,6 +46,17 @@ pub(crate) struct Filter {
     /// Records of this type, such as `decision` or `outcome`.
     #[arg(long = "type", value_parser = kind)]
     kind: Option<Kind>,
+    /// Records from this time on, such as `2026-11-25T17:00:00Z`.
+    #[arg(long, value_parser = instant)]
+    since: Option<u64>,
+    /// Records before this time.
+    #[arg(long, value_parser = instant)]
+    until: Option<u64>,
+}
+
+fn instant(text: &str) -> Result<u64, String> {
+    let time: jiff::Timestamp = text.parse().map_err(|_| "a time such as 2026-11-25T17:00:00Z".to_owned())?;
+    u64::try_from(time.as_microsecond()).map_err(|_| "a time after 1970".to_owned())
 }
 
 fn verdict(name: &str) -> Result<Verdict, String> {
@@ -59,12 +70,14 @@ fn kind(name: &str) -> Result<Kind, String> {
 
 impl Filter {
     fn looks_inside(&self) -> bool {
-        let Self { agent, tool, verdict, reason, rule, kind: _ } = self;
+        let Self { agent, tool, verdict, reason, rule, kind: _, since: _, until: _ } = self;
         agent.is_some() || tool.is_some() || verdict.is_some() || reason.is_some() || rule.is_some()
     }
 
-    fn wants(&self, kind: Kind, body: &Body<'_>) -> bool {
-        if self.kind.is_some_and(|wanted| wanted != kind) {
+    pub(super) fn wants(&self, head: &FrameHead, body: &Body<'_>) -> bool {
+        let in_time = self.since.is_none_or(|since| head.time >= since)
+            && self.until.is_none_or(|until| head.time < until);
+        if !in_time || self.kind.is_some_and(|wanted| wanted != head.kind) {
             return false;
         }
         match body {
@@ -101,30 +114,57 @@ impl Filter {
 /// Print the records of every log under `folder`, oldest first.
 pub(crate) fn run(folder: &Path, filter: &Filter, lines: Lines) -> Result<Exit, Failure> {
     let unreadable = |e: &dyn std::fmt::Display| Failure::new(Exit::Dependency, e);
-    let mut out = std::io::stdout().lock();
-    let terminal = out.is_terminal();
+    let mut printer = Printer::new(lines);
     for record in Records::open(folder).map_err(|e| unreadable(&e))? {
         let record = record.map_err(|e| unreadable(&e))?;
-        let mut scratch = Vec::new();
-        let body = record.body(&mut scratch).map_err(|e| unreadable(&e))?;
-        if !filter.wants(record.head.kind, &body) {
-            continue;
-        }
-        let mut line = match lines {
-            Lines::Human => human(&record, &body).into_bytes(),
-            // Byte for byte for a program; for a terminal, with the same meaning and nothing it would obey.
-            Lines::Jsonl if terminal => plain_json(&String::from_utf8_lossy(&record.line)).into_bytes(),
-            Lines::Jsonl => record.line.clone(),
-        };
-        line.push(b'\n');
-        match out.write_all(&line) {
-            Ok(()) => {}
-            // Whoever read it has seen enough, as with `| head`.
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => break,
-            Err(e) => return Err(Failure::new(Exit::Runtime, e)),
+        let line = printer.line(&record, filter).map_err(|e| unreadable(&e))?;
+        if let Some(line) = line
+            && !printer.print(&line)?
+        {
+            break;
         }
     }
     Ok(Exit::Ok)
+}
+
+/// Prints records on standard output.
+pub(super) struct Printer {
+    out: std::io::StdoutLock<'static>,
+    lines: Lines,
+    terminal: bool,
+    scratch: Vec<u8>,
+}
+
+impl Printer {
+    pub(super) fn new(lines: Lines) -> Self {
+        let out = std::io::stdout().lock();
+        Self { terminal: out.is_terminal(), out, lines, scratch: Vec::new() }
+    }
+
+    /// The line of a record that passes the filter.
+    pub(super) fn line(&mut self, record: &Record, filter: &Filter) -> Result<Option<Vec<u8>>, FormError> {
+        let body = record.body(&mut self.scratch)?;
+        if !filter.wants(&record.head, &body) {
+            return Ok(None);
+        }
+        let mut line = match self.lines {
+            Lines::Human => human(record, &body).into_bytes(),
+            // Byte for byte for a program; for a terminal, with the same meaning and nothing it would obey.
+            Lines::Jsonl if self.terminal => plain_json(&String::from_utf8_lossy(&record.line)).into_bytes(),
+            Lines::Jsonl => record.line.clone(),
+        };
+        line.push(b'\n');
+        Ok(Some(line))
+    }
+
+    /// False when whoever read it has seen enough, as with `| head`.
+    pub(super) fn print(&mut self, line: &[u8]) -> Result<bool, Failure> {
+        match self.out.write_all(line).and_then(|()| self.out.flush()) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+            Err(e) => Err(Failure::new(Exit::Runtime, e)),
+        }
+    }
 }
 
 /// Time, id, and what the record says, in one line.

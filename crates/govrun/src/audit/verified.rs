@@ -8,7 +8,13 @@ use serde_json::{Value, json};
 pub(crate) fn as_json(report: &Report) -> Value {
     json!({
         "schema": "govrun.audit-verify/v1",
-        "level": match report.level { Level::L0 => "L0", Level::L1 => "L1", Level::L2 => "L2" },
+        "level": match report.level {
+            Level::L0 => "L0",
+            Level::L1 => "L1",
+            Level::L2 => "L2",
+            Level::L3 => "L3",
+            Level::L4 => "L4",
+        },
         "outcome": report.outcome().name(),
         "exit_code": report.exit_code(),
         "logs": report.logs.iter().map(log).collect::<Vec<_>>(),
@@ -28,6 +34,7 @@ fn log(log: &LogReport) -> Value {
         "last_seal": log.last_seal.as_ref().map(|seal| json!({
             "size": seal.size, "root": Hex(seal.root).to_string(), "place": place(&seal.place),
         })),
+        "anchored": log.anchored,
         "status": status(log.status),
         "findings": log.findings.iter().map(finding).collect::<Vec<_>>(),
         "not_covered": log.not_covered,
