@@ -6,6 +6,7 @@
     clippy::indexing_slicing,
     clippy::string_slice,
     clippy::as_conversions,
+    clippy::disallowed_methods,
     reason = "tests fail by panicking"
 )]
 
