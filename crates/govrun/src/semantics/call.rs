@@ -7,8 +7,8 @@ use govrun_audit::form::Int;
 use govrun_audit::form::body;
 use govrun_audit::verify::Case;
 use govrun_verdict::{
-    Action, Agent, Call, DbLimits, DbOp, Egress, FsMode, FsOp, HttpTarget, KvOp, Obligations, Operation,
-    Preopen, Profile, Scheme, SqlFacts, Stream, ToolRef, Transport, Value,
+    Action, Agent, Call, DbLimits, DbOp, Egress, FsMode, FsOp, HttpTarget, KvOp, Mask, Obligations,
+    Operation, Preopen, Profile, Scheme, SqlFacts, Stream, ToolRef, Transport, Value,
 };
 
 /// The call, or one sentence why the record does not say enough.
@@ -200,6 +200,7 @@ pub(super) fn obligations(o: &body::Obligations<'_>) -> Result<Obligations, Stri
             body::Egress::ByRule => Egress::ByRule,
         },
         db,
+        mask: Mask::new(o.mask.iter().flatten().map(|column| &**column)),
         sandbox: o.sandbox.as_ref().map(profile).transpose()?.map(Arc::new),
     })
 }
