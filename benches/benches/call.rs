@@ -84,7 +84,7 @@ fn governed(root: &Path) -> (Arc<Runtime>, Who, Tool) {
     .unwrap();
     let engine = engine().unwrap();
     let component =
-        Inspected::from_bytes(&engine, Path::new("search.wasm"), COMPONENT).unwrap().admit().unwrap();
+        Inspected::from_bytes(&engine, None, Path::new("search.wasm"), COMPONENT).unwrap().admit().unwrap();
     let tool = Tool { name: "web".into(), component, offers: Offers::default() };
     (
         Runtime::new(engine, gate, Vec::new()).unwrap(),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::cli::Format;
 use crate::exit::{Exit, Failure};
 use crate::state::{self, Session, StateDir, Tools};
-use crate::tools;
+use crate::tools::Loader;
 
 /// What to call, as whom.
 pub(crate) struct Request<'a> {
@@ -45,8 +45,9 @@ pub(crate) fn run(state: &StateDir, request: &Request<'_>) -> Result<Exit, Failu
     let policy = state::load_policy(request.policy)?;
     let function = arguments::function_name(request.call).map_err(|e| Failure::new(Exit::Usage, e))?;
     let engine = govrun_host::engine().map_err(|e| Failure::new(Exit::Runtime, e))?;
-    let tool = tools::load(&engine, &policy, request.policy, request.component)?;
-    let list = tools::callable(&tool, &engine, &policy, request.policy)?;
+    let loader = Loader { engine: &engine, cache: state.cache(), policy: &policy, folder: request.policy };
+    let tool = loader.load(request.component)?;
+    let list = loader.callable(&tool)?;
     let session = Session::open(state, policy, Tools { engine, list })?;
     let who = session.who(request.agent);
     let answer = session.drive(session.runtime.call(&who, &tool, &function, Given::Wave(request.call)));

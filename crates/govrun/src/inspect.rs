@@ -39,7 +39,7 @@ struct ExportReport<'a> {
 /// Print the report. Exits with 6 when the component would be refused.
 pub(crate) fn run(path: &Path, format: Format) -> Result<Exit, Failure> {
     let engine = govrun_host::engine().map_err(|e| Failure::new(Exit::Runtime, e))?;
-    let inspected = Inspected::load(&engine, path).map_err(|e| Failure::new(Exit::Usage, e))?;
+    let inspected = Inspected::load(&engine, None, path).map_err(|e| Failure::new(Exit::Usage, e))?;
     let shown = path.display().to_string();
     let report = report(&shown, &inspected);
     match format {

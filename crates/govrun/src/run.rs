@@ -11,7 +11,7 @@ use crate::call;
 use crate::cli::Format;
 use crate::exit::{Exit, Failure};
 use crate::state::{self, Session, StateDir, Tools};
-use crate::tools;
+use crate::tools::Loader;
 
 /// What to run, as whom, and what it is offered.
 pub(crate) struct Request {
@@ -27,9 +27,10 @@ pub(crate) struct Request {
 pub(crate) fn run(state: &StateDir, request: &Request) -> Result<ExitCode, Failure> {
     let policy = state::load_policy(&request.policy)?;
     let engine = govrun_host::engine().map_err(|e| Failure::new(Exit::Runtime, e))?;
-    let mut tool = tools::load(&engine, &policy, &request.policy, &request.component)?;
+    let loader = Loader { engine: &engine, cache: state.cache(), policy: &policy, folder: &request.policy };
+    let mut tool = loader.load(&request.component)?;
     offer(&mut tool, request)?;
-    let list = tools::callable(&tool, &engine, &policy, &request.policy)?;
+    let list = loader.callable(&tool)?;
     let agent = match &request.agent {
         Some(agent) => agent.clone(),
         None => only_agent(&policy)?,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use govrun_audit::{Approver, ApproverKey, Clock, KeyStore, Log, SystemClock, Trust};
 use govrun_control::Store;
-use govrun_host::{Gate, Parts, Runtime, Tool, Webhooks, Who};
+use govrun_host::{CompileCache, Gate, Parts, Runtime, Tool, Webhooks, Who};
 use govrun_policy::{Policy, Webhook};
 use govrun_verdict::Agent;
 
@@ -98,6 +98,16 @@ impl StateDir {
             )
         })?;
         KeyStore::init(&self.keys(), origin).map_err(|e| Failure::new(Exit::Configuration, e))
+    }
+
+    /// Where compiled components are kept; `None` before there are keys, and where it cannot be used.
+    pub(crate) fn cache(&self) -> Option<CompileCache> {
+        if !self.keys().is_dir() {
+            return None;
+        }
+        CompileCache::open(&self.0.join("cache"), &self.keys().join("cache.key"))
+            .inspect_err(|error| eprintln!("govrun: components are compiled each time: {error}"))
+            .ok()
     }
 
     /// True when a log was begun here.

@@ -4,15 +4,23 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use govrun_verdict::{Builtin, Digest};
+use wasi_preview1_component_adapter_provider::{
+    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME as ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER as ADAPTER,
+};
 use wasmtime::Engine;
 use wasmtime::component::types::{ComponentFunc, ComponentItem};
 use wasmtime::component::{Component, InstancePre, Linker};
+use wit_component::ComponentEncoder;
 
+use crate::cache::{CompileCache, Compiled};
 use crate::coverage::{self, Interface};
 use crate::runtime::CallState;
 
 /// Largest component file, in bytes.
 pub const MAX_COMPONENT_BYTES: u64 = 128 * 1024 * 1024;
+
+/// What a core module begins with.
+const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
 /// Why a component does not load. Each message is one sentence with the next step.
 #[derive(Debug, thiserror::Error)]
@@ -33,13 +41,15 @@ pub enum LoadError {
         /// Its size.
         bytes: u64,
     },
-    /// The file is a core module.
+    /// The file is a core module that cannot be run as a preview-1 command.
     #[error(
-        "`{path}` is a core WebAssembly module, not a component; build it with `cargo build --target wasm32-wasip2`"
+        "`{path}` is a core WebAssembly module and no WASI preview-1 command: {detail}; build it for wasm32-wasip2"
     )]
     CoreModule {
         /// The path as given.
         path: PathBuf,
+        /// Why, one line.
+        detail: String,
     },
     /// The file is not a valid component.
     #[error("`{path}` is not a valid WebAssembly component: {detail}; rebuild it for wasm32-wasip2")]
@@ -91,6 +101,10 @@ pub struct Inspected {
     pub functions: Vec<Function>,
     /// True when it exports `wasi:cli/run`, so that `govrun run` can start it.
     pub command: bool,
+    /// True when the bytes are a preview-1 core module, which runs inside the standard adapter.
+    pub preview1: bool,
+    /// Where the compiled code came from.
+    pub compiled: Compiled,
     path: PathBuf,
     component: Component,
 }
@@ -100,30 +114,39 @@ pub struct Inspected {
 /// There is no way to get one around [`Inspected::admit`], so the check cannot be forgotten.
 #[derive(Clone)]
 pub struct Admitted {
-    inspected: Inspected,
+    inspected: Arc<Inspected>,
     // Linked once, at the first call; every call makes its own instance of it.
     linked: Arc<OnceLock<InstancePre<CallState>>>,
 }
 
 impl Inspected {
-    /// Read, validate and compile the component at `path`.
+    /// Read, validate and compile the component at `path`. With a cache, what was compiled before is not compiled again.
     ///
     /// # Errors
     /// See [`LoadError`]; an ungoverned import is not an error here but in [`Self::admit`].
-    pub fn load(engine: &Engine, path: &Path) -> Result<Self, LoadError> {
-        Self::from_bytes(engine, path, &read_bounded(path)?)
+    pub fn load(engine: &Engine, cache: Option<&CompileCache>, path: &Path) -> Result<Self, LoadError> {
+        Self::from_bytes(engine, cache, path, &read_bounded(path)?)
     }
 
     /// The same for bytes that are already in memory; `path` names them in messages.
     ///
     /// # Errors
     /// See [`LoadError`].
-    pub fn from_bytes(engine: &Engine, path: &Path, bytes: &[u8]) -> Result<Self, LoadError> {
-        if bytes.starts_with(b"\0asm\x01\0\0\0") {
-            return Err(LoadError::CoreModule { path: path.to_owned() });
+    pub fn from_bytes(
+        engine: &Engine,
+        cache: Option<&CompileCache>,
+        path: &Path,
+        bytes: &[u8],
+    ) -> Result<Self, LoadError> {
+        let preview1 = bytes.starts_with(CORE_MODULE);
+        let wrapped = if preview1 { adapted(path, bytes)? } else { Vec::new() };
+        let binary = if preview1 { &wrapped } else { bytes };
+        // The compiler would also accept the text format; a tool is bytes with a digest, never source text.
+        let (component, compiled) = match cache {
+            Some(cache) => cache.component(engine, binary),
+            None => Component::from_binary(engine, binary).map(|component| (component, Compiled::Fresh)),
         }
-        // `Component::new` would also accept the text format; a tool is bytes with a digest, never source text.
-        let component = Component::from_binary(engine, bytes).map_err(|e| LoadError::Invalid {
+        .map_err(|e| LoadError::Invalid {
             path: path.to_owned(),
             detail: one_line(&e.root_cause().to_string()),
         })?;
@@ -143,7 +166,8 @@ impl Inspected {
             .collect();
         functions.sort_by(|a, b| a.name.cmp(&b.name));
         let command = kind.exports(engine).any(|(name, _)| name.starts_with("wasi:cli/run@0.2."));
-        Ok(Self { digest: Digest::of(bytes), imports, functions, command, path: path.to_owned(), component })
+        let digest = Digest::of(bytes);
+        Ok(Self { digest, imports, functions, command, preview1, compiled, path: path.to_owned(), component })
     }
 
     /// The component, when each of its imports is governed or harmless.
@@ -153,7 +177,7 @@ impl Inspected {
     pub fn admit(self) -> Result<Admitted, LoadError> {
         match self.imports.iter().find(|i| i.interface.is_none()) {
             Some(import) => Err(LoadError::Import { path: self.path, import: import.name.clone() }),
-            None => Ok(Admitted { inspected: self, linked: Arc::default() }),
+            None => Ok(Admitted { inspected: Arc::new(self), linked: Arc::default() }),
         }
     }
 }
@@ -161,13 +185,13 @@ impl Inspected {
 impl Admitted {
     /// What is known about it.
     #[must_use]
-    pub const fn inspected(&self) -> &Inspected {
+    pub fn inspected(&self) -> &Inspected {
         &self.inspected
     }
 
     /// The compiled code.
     #[must_use]
-    pub const fn component(&self) -> &Component {
+    pub fn component(&self) -> &Component {
         &self.inspected.component
     }
 
@@ -180,6 +204,19 @@ impl Admitted {
         let linked = linker.instantiate_pre(&self.inspected.component)?;
         Ok(self.linked.get_or_init(|| linked))
     }
+}
+
+/// A preview-1 command as a component. The adapter turns each preview-1 call into WASI 0.2 calls, which are governed.
+fn adapted(path: &Path, module: &[u8]) -> Result<Vec<u8>, LoadError> {
+    let adapted = ComponentEncoder::default()
+        .validate(true)
+        .module(module)
+        .and_then(|encoder| encoder.adapter(ADAPTER_NAME, ADAPTER))
+        .and_then(|mut encoder| encoder.encode());
+    adapted.map_err(|e| LoadError::CoreModule {
+        path: path.to_owned(),
+        detail: one_line(&e.root_cause().to_string()),
+    })
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, LoadError> {

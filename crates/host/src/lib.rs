@@ -3,6 +3,7 @@
 
 mod approval;
 pub mod arguments;
+mod cache;
 pub mod component;
 pub mod coverage;
 mod databases;
@@ -26,6 +27,7 @@ pub mod value;
 mod wasi;
 
 pub use approval::statement as approval_statement;
+pub use cache::{CompileCache, Compiled, MAX_CACHE_BYTES, MAX_CACHE_ENTRIES, MAX_ENTRY_BYTES};
 pub use databases::{DatabaseOffer, DatabaseOffers};
 pub use engine::engine;
 pub use gate::{Gate, GateError, Parts, Waits};

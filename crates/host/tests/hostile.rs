@@ -95,7 +95,7 @@ fn world() -> World {
     let engine = engine().unwrap();
     let path: PathBuf =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest-examples/prebuilt/escape-artist.wasm");
-    let component = Inspected::load(&engine, &path).unwrap().admit().unwrap();
+    let component = Inspected::load(&engine, None, &path).unwrap().admit().unwrap();
     let tool =
         Tool { name: "escape".into(), component, offers: offers(&root.path().canonicalize().unwrap()) };
     let runtime = Runtime::new(engine, gate, vec![tool.clone()]).unwrap();

@@ -20,7 +20,7 @@ use self::site::Site;
 use self::transcript::{Entry, Scene, micros};
 use crate::exit::{Exit, Failure};
 use crate::state::{self, Session, StateDir, Tools};
-use crate::tools;
+use crate::tools::Loader;
 
 /// Calls of the runaway search loop.
 const SEARCHES: u64 = 4_800;
@@ -83,7 +83,9 @@ impl Demo {
         std::fs::copy(state.trust(), site.root.join("trust.toml")).map_err(runtime_failure)?;
         let policy = state::load_policy(&site.policies())?;
         let engine = govrun_host::engine().map_err(runtime_failure)?;
-        let list = tools::registered(&engine, &policy, &site.policies())?;
+        let folder = site.policies();
+        let loader = Loader { engine: &engine, cache: state.cache(), policy: &policy, folder: &folder };
+        let list = loader.registered()?;
         let session = Session::open(&state, policy, Tools { engine, list })?;
         let executor = crate::wait::executor()?;
         Ok(Self { site, state, session, executor, ledger, oncall, next: 0 })

@@ -184,7 +184,7 @@ fn tool(entry: &ToolEntry) -> Check {
             return Check::fail("tool", Dependency, e.to_string(), "this machine cannot run components");
         }
     };
-    match govrun_host::component::Inspected::load(&engine, path) {
+    match govrun_host::component::Inspected::load(&engine, None, path) {
         Ok(found) if found.digest != entry.digest => Check::fail(
             "tool",
             Configuration,
