@@ -285,16 +285,18 @@ fn a_directory_that_is_not_there_is_a_mistake_of_the_configuration() {
 }
 
 #[test]
-fn a_sandbox_verdict_on_one_write_changes_nothing_real() {
+fn a_sandboxed_write_without_scratch_changes_nothing_and_says_so() {
     let rules = format!(
-        "{ALL_FILES}\n[sandbox.s]\nfs = {{ scratch = \"1MiB\" }}\n[[rule]]\nid = \"dry\"\n\
+        "{ALL_FILES}\n[sandbox.s]\ndeadline = \"20s\"\n[[rule]]\nid = \"dry\"\n\
          match = {{ action = \"fs.write\" }}\nverdict = \"sandbox\"\nsandbox = \"s\"\n"
     );
     let world = World::new("notes", &[("notes", "rw")], "", &rules);
     assert!(world.notes(r#"add("one", "text")"#).starts_with("err("));
     assert!(world.tree("notes").is_empty());
     let (_, outcome) = world.decided("fs.write", "/notes/one.txt", "SANDBOXED").unwrap();
-    assert_eq!(outcome.unwrap()["status"], "failed");
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome["status"], "failed");
+    assert!(outcome["note"].as_str().unwrap().contains("no scratch"), "{outcome}");
 }
 
 /// The reporting tool with its files and database, sandboxed with this profile.
@@ -320,7 +322,7 @@ fn reporting(profile: &str) -> World {
 const MONTHLY: &str = r#"monthly("2026-03")"#;
 
 #[test]
-fn a_sandboxed_call_works_on_a_copy_and_its_outcome_lists_what_it_would_have_changed() {
+fn a_sandboxed_call_works_on_a_layer_and_its_outcome_lists_what_it_would_have_changed() {
     let world = reporting(r#"fs = { scratch = "1MiB" }"#);
     let before = (world.tree("data"), fs::read(world.at("db/sales.db")).unwrap());
     let said = world.said("reporting.wasm", MONTHLY);
@@ -348,21 +350,15 @@ fn a_sandboxed_call_works_on_a_copy_and_its_outcome_lists_what_it_would_have_cha
 }
 
 #[test]
-fn scratch_is_a_cap_on_the_copy_and_on_what_is_written() {
-    // The files have 32 bytes: they fit, and the report does not.
-    let tight = reporting(r#"fs = { scratch = "40B" }"#);
+fn scratch_is_a_cap_on_what_the_layer_holds() {
+    // The files have 32 bytes and are not copied; the report has 29.
+    let tight = reporting(r#"fs = { scratch = "20B" }"#);
     let before = tight.tree("data");
     let said = tight.said("reporting.wasm", MONTHLY);
     assert!(said.contains(r#"\"write-report\":\"failed"#), "{said}");
+    assert!(said.contains(r#"\"delete-draft\":\"ok\""#), "{said}");
     assert!(tight.refused("fs.write", HOST, "SANDBOX-SCRATCH-FULL"));
     assert_eq!(tight.tree("data"), before);
-
-    let small = reporting(r#"fs = { scratch = "20B" }"#);
-    let before = small.tree("data");
-    let out = small.call("reporting.wasm", MONTHLY);
-    assert_eq!(out.status.code(), Some(1), "{}", text(&out.stderr));
-    assert!(text(&out.stderr).contains("SANDBOX-SCRATCH-FULL"), "{}", text(&out.stderr));
-    assert_eq!(small.tree("data"), before);
 }
 
 #[test]

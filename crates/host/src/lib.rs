@@ -18,6 +18,7 @@ pub mod kv;
 mod ledger;
 mod limiter;
 mod notify;
+mod overlay;
 mod pause;
 pub mod postgres;
 mod runtime;

@@ -2,11 +2,8 @@
 //! policy, and bound everything they do by the limits they are given.
 
 pub mod http;
-pub mod scratch;
 pub mod sqlite;
 mod target;
 
 #[cfg(test)]
 mod tests_http;
-#[cfg(test)]
-mod tests_scratch;

@@ -43,7 +43,7 @@ pub struct Offers {
 pub struct Answer {
     /// The function's result, if it has one.
     pub value: Option<Val>,
-    /// True when its effects were not real.
+    /// True when its effects were not real, or some of them were not.
     pub sandboxed: bool,
     /// The record.
     pub decision: govrun_verdict::DecisionId,

@@ -11,7 +11,7 @@ use wasmtime_wasi::p2::bindings::Command;
 
 use super::{Answer, CallError, CallState, DEFAULT_DEADLINE, Runtime, Tool};
 use crate::databases::Databases;
-use crate::folders::{Folders, Unavailable};
+use crate::folders::{Folders, Unavailable, absorbed_into};
 use crate::grant::{Grant, Outcome};
 use crate::kv::Stores;
 use crate::limiter::{DEFAULT_MEMORY_BYTES, Limiter};
@@ -34,17 +34,13 @@ impl Runtime {
         let deadline =
             scope.bounds().deadline_ms.map_or(DEFAULT_DEADLINE, |ms| Duration::from_millis(ms.get()));
         let started = Instant::now();
-        let prepared = within(deadline, scope.pause(), Folders::prepare(scope, &tool.offers.dirs)).await;
-        let folders = match prepared {
-            Some(Ok(folders)) => folders,
-            Some(Err(Unavailable { reason, detail })) => {
+        let folders = match Folders::prepare(scope, &tool.offers.dirs) {
+            Ok(folders) => folders,
+            Err(Unavailable { reason, detail }) => {
                 return Err(fail(grant, scope, Outcome::ok(), reason, detail));
             }
-            None => {
-                return Err(fail(grant, scope, Outcome::ok(), Builtin::LimitDeadline, TOO_LATE.to_owned()));
-            }
         };
-        let mut store = match self.store(tool, scope, fuel, &folders) {
+        let mut store = match self.store(tool, scope, fuel, folders) {
             Ok(store) => store,
             Err(error) => {
                 return Err(fail(grant, scope, Outcome::ok(), Builtin::FsUnavailable, one_line(&error)));
@@ -58,12 +54,17 @@ impl Runtime {
         let state = store.data_mut();
         let printed = (state.wasi.cli.printed(Stream::Stdout), state.wasi.cli.printed(Stream::Stderr));
         let (mut absorbed, growth_refused) = (state.absorbed(), state.limiter.refused());
+        let landed = state.wasi.landed();
+        let layered = landed.as_ref().map_or(true, Option::is_some);
         // The store is dead after a trap or a cancelled call; its held grants end here, before the call's own outcome.
         drop(store);
-        let note = folders.absorbed_into(&mut absorbed).await;
+        let note = absorbed_into(landed, &mut absorbed).await;
         let outcome = Outcome { fuel: used, absorbed, note, ..Outcome::ok() };
         match ended {
-            Some(Ok(value)) => Ok(succeed(grant, scope, &outcome, value, printed)),
+            Some(Ok(value)) => Ok(Answer {
+                sandboxed: layered || scope.sandboxed(),
+                ..succeed(grant, scope, &outcome, value, printed)
+            }),
             Some(Err(error)) => {
                 let (reason, detail) = classify(&error, growth_refused);
                 Err(fail(grant, scope, outcome, reason, detail))
@@ -77,14 +78,14 @@ impl Runtime {
         tool: &Tool,
         scope: &Arc<Scope>,
         fuel: u64,
-        folders: &Folders,
+        folders: Folders,
     ) -> wasmtime::Result<Store<CallState>> {
         let memory = scope.bounds().memory_bytes.and_then(|b| usize::try_from(b.get()).ok());
         let memory = memory.unwrap_or(DEFAULT_MEMORY_BYTES);
         let env = tool.offers.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         let cli = CliState::new(env, tool.offers.args.clone());
         let state = CallState {
-            wasi: WasiState::new(Arc::clone(scope), folders.state(scope), cli)?,
+            wasi: WasiState::new(Arc::clone(scope), folders.state(), cli)?,
             databases: Databases::new(tool.offers.databases.clone()),
             stores: Stores::new(self.gate().store_folder("kv"), tool.offers.stores.clone()),
             limiter: Limiter::new(memory),

@@ -1,5 +1,7 @@
 //! The methods of `wasi:filesystem`, each under its decision.
 
+use std::sync::Arc;
+
 use govrun_verdict::{Builtin, FsOp};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use wasmtime::component::Resource;
@@ -12,9 +14,13 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
 use super::fs::{Fd, FsView, Grants, Listing, Open, Place, again, finish, os};
+use super::layered::{LayerSpot, Spot, described, identity};
 use super::open::Wanted;
 use super::paths::{self, Relative};
-use super::stream::{MeteredInput, MeteredOutput, length};
+use super::stream::{
+    ContentInput, ContentOutput, MAX_CHUNK_BYTES, Meter, MeteredInput, MeteredOutput, length,
+};
+use crate::overlay::{Content, Id};
 
 impl preopens::Host for FsView<'_> {
     /// Preopens are offers; each use of one is decided.
@@ -26,7 +32,11 @@ impl preopens::Host for FsView<'_> {
                 self.inner.table.delete(fd)?;
                 continue;
             };
-            let open = Open { path: paths::absolute(&guest), root, meter: None };
+            let node = match &self.fs.layer {
+                Some(layer) if self.fs.whole => Some(layer.root(root)?),
+                Some(_) | None => None,
+            };
+            let open = Open { node, ..Open::at(paths::absolute(&guest), root) };
             self.fs.open.insert(fd.rep(), open);
             offered.push((fd, guest));
         }
@@ -50,6 +60,9 @@ impl types::Host for FsView<'_> {
 impl FsView<'_> {
     /// The decision for looking at or changing a held directory itself, on the path where it really is.
     async fn on_directory(&mut self, fd: &Fd, open: &Open, op: FsOp) -> FsResult<Grants> {
+        if let Some(dir) = open.node {
+            return self.on_layer_directory(dir, op).await;
+        }
         let grants = self.admit(&[op], &open.path).await?;
         match self.real(fd, open.root, op, &open.path) {
             Ok(real) => self.admit_real(grants, &[op], &open.path, &real).await,
@@ -64,19 +77,24 @@ impl FsView<'_> {
         flags: PathFlags,
         path: &str,
         op: FsOp,
-    ) -> FsResult<(Grants, Place, Option<Fd>)> {
-        let (grants, place, relative) = self.at(fd, path, op).await?;
-        let follows = flags.contains(PathFlags::SYMLINK_FOLLOW) || relative.names_directory();
+    ) -> FsResult<(Grants, Looked)> {
+        let follows = flags.contains(PathFlags::SYMLINK_FOLLOW);
+        let (grants, spot, relative) = self.at(fd, path, op, follows).await?;
+        let follows = follows || relative.names_directory();
+        let place = match spot {
+            Spot::Real(place) => place,
+            Spot::Layer(spot) => return Ok((grants, Looked::Layer(spot))),
+        };
         let linked = place.leaf.as_deref().is_some_and(|leaf| {
             rustix::fs::statat(&place.dir.dir, leaf, AtFlags::SYMLINK_NOFOLLOW)
                 .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
         });
         if !(follows && linked) {
-            return Ok((grants, place, None));
+            return Ok((grants, Looked::Real(place, None)));
         }
         match self.resolve(fd, &relative, &place, op).await {
             Ok((target, real)) => match self.admit_real(grants, &[op], &place.path(), &real).await {
-                Ok(grants) => Ok((grants, place, Some(target))),
+                Ok(grants) => Ok((grants, Looked::Real(place, Some(target)))),
                 Err(error) => {
                     self.inner.table.delete(target)?;
                     self.leave(&place)?;
@@ -172,8 +190,10 @@ impl Inner for FsView<'_> {
 
     async fn set_size(&mut self, fd: Fd, size: u64) -> FsResult<()> {
         let meter = self.writable(&fd)?;
-        let now = self.host_file(&fd)?.metadata().map_err(os)?.len();
-        meter.reserve(size.saturating_sub(now)).map_err(os)?;
+        if let Some(content) = self.opened(&fd)?.content {
+            let changed = content.set_len(size).inspect_err(|e| meter.write_failed(e, "set-size"));
+            return changed.map_err(os);
+        }
         let result = Inner::set_size(&mut self.inner, fd, size).await;
         if result.is_err() {
             meter.fail("set-size");
@@ -183,12 +203,18 @@ impl Inner for FsView<'_> {
 
     async fn set_times(&mut self, fd: Fd, accessed: NewTimestamp, modified: NewTimestamp) -> FsResult<()> {
         self.writable(&fd)?;
-        Inner::set_times(&mut self.inner, fd, accessed, modified).await
+        match self.opened(&fd)?.content {
+            Some(content) => self.set_times_layer(content.id(), accessed, modified),
+            None => Inner::set_times(&mut self.inner, fd, accessed, modified).await,
+        }
     }
 
     async fn read(&mut self, fd: Fd, len: u64, offset: u64) -> FsResult<(Vec<u8>, bool)> {
         let meter = self.readable(&fd)?;
-        let result = Inner::read(&mut self.inner, fd, len, offset).await;
+        let result = match self.opened(&fd)?.content {
+            Some(content) => read_content(&content, len, offset),
+            None => Inner::read(&mut self.inner, fd, len, offset).await,
+        };
         match &result {
             Ok((bytes, _)) => meter.was_read(bytes.len()),
             Err(_) => meter.fail("read"),
@@ -198,11 +224,14 @@ impl Inner for FsView<'_> {
 
     async fn write(&mut self, fd: Fd, bytes: Vec<u8>, offset: u64) -> FsResult<u64> {
         let meter = self.writable(&fd)?;
-        let count = length(bytes.len());
-        // A hole counts like bytes: what the file grows by is what the private copy must hold.
-        let now = self.host_file(&fd)?.metadata().map_err(os)?.len();
-        let grows = offset.saturating_add(count).saturating_sub(now);
-        meter.reserve(count.max(grows)).map_err(os)?;
+        if let Some(content) = self.opened(&fd)?.content {
+            content
+                .write_at(&bytes, Some(offset))
+                .inspect_err(|e| meter.write_failed(e, "write"))
+                .map_err(os)?;
+            meter.was_written(bytes.len());
+            return Ok(length(bytes.len()));
+        }
         let result = Inner::write(&mut self.inner, fd, bytes, offset).await;
         match &result {
             Ok(written) => meter.was_written(usize::try_from(*written).unwrap_or(usize::MAX)),
@@ -218,9 +247,16 @@ impl Inner for FsView<'_> {
             return Err(ErrorCode::NotDirectory.into());
         }
         let mut grants = self.on_directory(&fd, &open, FsOp::List).await?;
-        match Inner::read_directory(&mut self.inner, fd).await {
-            Ok(stream) => {
-                self.fs.listings.insert(stream.rep(), Listing { grant: grants.pop(), rows: 0 });
+        let listed = match self.listed_in_layer(&fd, &open) {
+            Ok(Some(dir)) => {
+                self.list_layer(dir).await.map(|(stream, entries)| (stream, Some(entries.into_iter())))
+            }
+            Ok(None) => Inner::read_directory(&mut self.inner, fd).await.map(|stream| (stream, None)),
+            Err(error) => Err(error),
+        };
+        match listed {
+            Ok((stream, entries)) => {
+                self.fs.listings.insert(stream.rep(), Listing { grant: grants.pop(), rows: 0, entries });
                 Ok(stream)
             }
             Err(error) => finish(grants, Err(error)),
@@ -228,43 +264,96 @@ impl Inner for FsView<'_> {
     }
 
     async fn create_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        let (grants, place, _) = self.at(&fd, &path, FsOp::Write).await?;
-        let result = Inner::create_directory_at(&mut self.inner, place.fd(), place.name()).await;
-        self.done(grants, &place, result)
+        let (grants, spot, _) = self.at(&fd, &path, FsOp::Write, false).await?;
+        match spot {
+            Spot::Real(place) => {
+                let result = Inner::create_directory_at(&mut self.inner, place.fd(), place.name()).await;
+                self.done(grants, &place, result)
+            }
+            Spot::Layer(spot) => {
+                let result =
+                    self.change(&spot, |layer, dir, name| layer.create_directory(dir, name).map(drop));
+                self.landed(grants, result)
+            }
+        }
     }
 
     async fn remove_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        let (grants, place, _) = self.at(&fd, &path, FsOp::Delete).await?;
-        let result = Inner::remove_directory_at(&mut self.inner, place.fd(), place.name()).await;
-        self.done(grants, &place, result)
+        let (grants, spot, _) = self.at(&fd, &path, FsOp::Delete, false).await?;
+        match spot {
+            Spot::Real(place) => {
+                let result = Inner::remove_directory_at(&mut self.inner, place.fd(), place.name()).await;
+                self.done(grants, &place, result)
+            }
+            Spot::Layer(spot) => {
+                let result = self.change(&spot, |layer, dir, name| layer.remove_directory(dir, name));
+                self.landed(grants, result)
+            }
+        }
     }
 
     async fn unlink_file_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        let (grants, place, relative) = self.at(&fd, &path, FsOp::Delete).await?;
-        let result = if relative.names_directory() {
-            self.refuse(FsOp::Delete, &place.path(), Builtin::FsPathInvalid)
-        } else {
-            Inner::unlink_file_at(&mut self.inner, place.fd(), place.name()).await
-        };
-        self.done(grants, &place, result)
+        let (grants, spot, relative) = self.at(&fd, &path, FsOp::Delete, false).await?;
+        match spot {
+            Spot::Real(place) => {
+                let result = if relative.names_directory() {
+                    self.refuse(FsOp::Delete, &place.path(), Builtin::FsPathInvalid)
+                } else {
+                    Inner::unlink_file_at(&mut self.inner, place.fd(), place.name()).await
+                };
+                self.done(grants, &place, result)
+            }
+            Spot::Layer(spot) => {
+                let result = if relative.names_directory() {
+                    self.refuse(FsOp::Delete, &spot.path, Builtin::FsPathInvalid)
+                } else {
+                    self.change(&spot, |layer, dir, name| layer.unlink(dir, name))
+                };
+                self.landed(grants, result)
+            }
+        }
     }
 
     async fn readlink_at(&mut self, fd: Fd, path: String) -> FsResult<String> {
-        let (grants, place, _) = self.at(&fd, &path, FsOp::Stat).await?;
-        let result = Inner::readlink_at(&mut self.inner, place.fd(), place.name()).await;
-        self.done(grants, &place, result)
+        let (grants, spot, _) = self.at(&fd, &path, FsOp::Stat, false).await?;
+        match spot {
+            Spot::Real(place) => {
+                let result = Inner::readlink_at(&mut self.inner, place.fd(), place.name()).await;
+                self.done(grants, &place, result)
+            }
+            Spot::Layer(spot) => {
+                let result = self.link_target(&spot);
+                finish(grants, result)
+            }
+        }
     }
 
     async fn rename_at(&mut self, fd: Fd, old_path: String, new_fd: Fd, new_path: String) -> FsResult<()> {
-        let (mut grants, old, _) = self.at(&fd, &old_path, FsOp::Delete).await?;
-        let (write, new, _) = match self.at(&new_fd, &new_path, FsOp::Write).await {
+        let (mut grants, old, _) = self.at(&fd, &old_path, FsOp::Delete, false).await?;
+        let (write, new, _) = match self.at(&new_fd, &new_path, FsOp::Write, false).await {
             Ok(admitted) => admitted,
-            Err(error) => return self.done(grants, &old, Err(error)),
+            Err(error) => {
+                if let Spot::Real(place) = &old {
+                    self.leave(place)?;
+                }
+                return finish(grants, Err(error));
+            }
         };
         grants.extend(write);
-        let result = self.move_granted(&old, &new).await;
-        self.leave(&new)?;
-        self.done(grants, &old, result)
+        match (old, new) {
+            (Spot::Real(old), Spot::Real(new)) => {
+                let result = self.move_granted(&old, &new).await;
+                self.leave(&new)?;
+                self.done(grants, &old, result)
+            }
+            (old, new) => {
+                let result = match (self.landing(old, false), self.landing(new, false)) {
+                    (Ok(old), Ok(new)) => self.move_in_layer(&old, &new).await,
+                    (Err(error), _) | (_, Err(error)) => Err(error),
+                };
+                self.landed(grants, result)
+            }
+        }
     }
 
     async fn link_at(
@@ -300,7 +389,11 @@ impl Inner for FsView<'_> {
             Some(_) => Vec::new(),
             None => self.on_directory(&fd, &open, FsOp::Stat).await?,
         };
-        let result = Inner::stat(&mut self.inner, fd).await;
+        let result = match (open.content, open.node) {
+            (Some(content), _) => content.stat().map_err(os).and_then(|stat| described(&stat)),
+            (None, Some(dir)) => self.stat_node(dir),
+            (None, None) => Inner::stat(&mut self.inner, fd).await,
+        };
         finish(grants, result)
     }
 
@@ -310,12 +403,22 @@ impl Inner for FsView<'_> {
             Some(_) => Vec::new(),
             None => self.on_directory(&fd, &open, FsOp::Stat).await?,
         };
-        let result = Inner::metadata_hash(&mut self.inner, fd).await;
+        let result = match open.content.map(|content| content.id()).or(open.node) {
+            Some(id) => Ok(identity(id)),
+            None => Inner::metadata_hash(&mut self.inner, fd).await,
+        };
         finish(grants, result)
     }
 
     async fn stat_at(&mut self, fd: Fd, flags: PathFlags, path: String) -> FsResult<DescriptorStat> {
-        let (grants, place, target) = self.look_at(&fd, flags, &path, FsOp::Stat).await?;
+        let (grants, looked) = self.look_at(&fd, flags, &path, FsOp::Stat).await?;
+        let (place, target) = match looked {
+            Looked::Real(place, target) => (place, target),
+            Looked::Layer(spot) => {
+                let result = self.stat_layer(&spot);
+                return finish(grants, result);
+            }
+        };
         let result = match &target {
             Some(target) => Inner::stat(&mut self.inner, again(target)).await,
             None => Inner::stat_at(&mut self.inner, place.fd(), PathFlags::empty(), place.name()).await,
@@ -329,7 +432,16 @@ impl Inner for FsView<'_> {
         flags: PathFlags,
         path: String,
     ) -> FsResult<MetadataHashValue> {
-        let (grants, place, target) = self.look_at(&fd, flags, &path, FsOp::Stat).await?;
+        let (grants, looked) = self.look_at(&fd, flags, &path, FsOp::Stat).await?;
+        let (place, target) = match looked {
+            Looked::Real(place, target) => (place, target),
+            Looked::Layer(spot) => {
+                return finish(
+                    grants,
+                    spot.found.node.map(identity).ok_or_else(|| ErrorCode::NoEntry.into()),
+                );
+            }
+        };
         let result = match &target {
             Some(target) => Inner::metadata_hash(&mut self.inner, again(target)).await,
             None => {
@@ -348,7 +460,14 @@ impl Inner for FsView<'_> {
         accessed: NewTimestamp,
         modified: NewTimestamp,
     ) -> FsResult<()> {
-        let (grants, place, target) = self.look_at(&fd, flags, &path, FsOp::Write).await?;
+        let (grants, looked) = self.look_at(&fd, flags, &path, FsOp::Write).await?;
+        let (place, target) = match looked {
+            Looked::Real(place, target) => (place, target),
+            Looked::Layer(spot) => {
+                let result = self.set_times_spot(&spot, accessed, modified);
+                return self.landed(grants, result);
+            }
+        };
         let result = match &target {
             Some(target) => Inner::set_times(&mut self.inner, again(target), accessed, modified).await,
             None => {
@@ -361,11 +480,16 @@ impl Inner for FsView<'_> {
     }
 
     fn read_via_stream(&mut self, fd: Fd, offset: u64) -> FsResult<Resource<DynInputStream>> {
-        let meter = match self.opened(&fd)?.meter {
+        let open = self.opened(&fd)?;
+        let meter = match open.meter {
             Some(meter) if meter.readable() => meter,
             Some(_) => return Err(ErrorCode::NotPermitted.into()),
             None => return Err(ErrorCode::IsDirectory.into()),
         };
+        if let Some(content) = open.content {
+            let stream = Box::new(ContentInput { content, position: offset });
+            return Ok(self.inner.table.push(MeteredInput::boxed(stream, meter))?);
+        }
         let stream = Inner::read_via_stream(&mut self.inner, fd, offset)?;
         let stream = self.inner.table.delete(stream)?;
         Ok(self.inner.table.push(MeteredInput::boxed(stream, meter))?)
@@ -373,9 +497,9 @@ impl Inner for FsView<'_> {
 
     fn write_via_stream(&mut self, fd: Fd, offset: u64) -> FsResult<Resource<DynOutputStream>> {
         let meter = self.writable(&fd)?;
-        // Starting beyond the end makes a hole, which counts like bytes.
-        let now = self.host_file(&fd)?.metadata().map_err(os)?.len();
-        meter.reserve(offset.saturating_sub(now)).map_err(os)?;
+        if let Some(stream) = self.content_output(&fd, Some(offset), &meter)? {
+            return Ok(stream);
+        }
         let stream = Inner::write_via_stream(&mut self.inner, fd, offset)?;
         let stream = self.inner.table.delete(stream)?;
         Ok(self.inner.table.push(MeteredOutput::boxed(stream, meter))?)
@@ -383,13 +507,23 @@ impl Inner for FsView<'_> {
 
     fn append_via_stream(&mut self, fd: Fd) -> FsResult<Resource<DynOutputStream>> {
         let meter = self.writable(&fd)?;
+        if let Some(stream) = self.content_output(&fd, None, &meter)? {
+            return Ok(stream);
+        }
         let stream = Inner::append_via_stream(&mut self.inner, fd)?;
         let stream = self.inner.table.delete(stream)?;
         Ok(self.inner.table.push(MeteredOutput::boxed(stream, meter))?)
     }
 
     async fn is_same_object(&mut self, a: Fd, b: Fd) -> wasmtime::Result<bool> {
-        Inner::is_same_object(&mut self.inner, a, b).await
+        let id = |open: Option<&Open>| {
+            open.and_then(|open| open.content.as_ref().map(|content| content.id()).or(open.node))
+        };
+        let (x, y) = (id(self.fs.open.get(&a.rep())), id(self.fs.open.get(&b.rep())));
+        match (x, y) {
+            (None, None) => Inner::is_same_object(&mut self.inner, a, b).await,
+            (x, y) => Ok(x == y),
+        }
     }
 
     fn drop(&mut self, fd: Fd) -> wasmtime::Result<()> {
@@ -398,7 +532,42 @@ impl Inner for FsView<'_> {
     }
 }
 
+/// What looking at a path found.
+enum Looked {
+    /// The place, and what the link there leads to where it is followed.
+    Real(Place, Option<Fd>),
+    Layer(LayerSpot),
+}
+
+fn read_content(content: &Content, len: u64, offset: u64) -> FsResult<(Vec<u8>, bool)> {
+    let len = usize::try_from(len).unwrap_or(usize::MAX).min(MAX_CHUNK_BYTES);
+    let mut buffer = vec![0; len];
+    let count = content.read_at(&mut buffer, offset).map_err(os)?;
+    buffer.truncate(count);
+    Ok((buffer, count == 0))
+}
+
 impl FsView<'_> {
+    /// The directory of the layer that a listing is of.
+    fn listed_in_layer(&mut self, fd: &Fd, open: &Open) -> FsResult<Option<Id>> {
+        match open.node {
+            Some(dir) => Ok(Some(dir)),
+            None => self.merged(fd, open),
+        }
+    }
+
+    fn content_output(
+        &mut self,
+        fd: &Fd,
+        position: Option<u64>,
+        meter: &Arc<Meter>,
+    ) -> FsResult<Option<Resource<DynOutputStream>>> {
+        let Some(content) = self.opened(fd)?.content else { return Ok(None) };
+        let stream = ContentOutput { content, position, meter: Arc::clone(meter) };
+        let stream = MeteredOutput::boxed(Box::new(stream), Arc::clone(meter));
+        Ok(Some(self.inner.table.push(stream)?))
+    }
+
     fn looked<T>(
         &mut self,
         grants: Grants,
@@ -419,6 +588,13 @@ impl InnerList for FsView<'_> {
         stream: Resource<DirectoryEntryStream>,
     ) -> FsResult<Option<DirectoryEntry>> {
         let rep = stream.rep();
+        if let Some(listing) = self.fs.listings.get_mut(&rep)
+            && let Some(entries) = &mut listing.entries
+        {
+            let entry = entries.next().transpose()?;
+            listing.rows = listing.rows.saturating_add(u64::from(entry.is_some()));
+            return Ok(entry);
+        }
         let entry = InnerList::read_directory_entry(&mut self.inner, stream).await?;
         if let Some(listing) = self.fs.listings.get_mut(&rep).filter(|_| entry.is_some()) {
             listing.rows = listing.rows.saturating_add(1);

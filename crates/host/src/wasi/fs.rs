@@ -3,29 +3,34 @@
 use std::collections::HashMap;
 use std::fs::File as HostFile;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use govrun_verdict::{Builtin, FsMode, FsOp, Operation, Refusal, Verdict};
 use wasmtime::component::{HasData, Resource};
 use wasmtime_wasi::filesystem::{Descriptor, Dir, WasiFilesystemCtxView};
 use wasmtime_wasi::p2::bindings::filesystem::types::{
-    DescriptorFlags, ErrorCode, HostDescriptor as Inner, OpenFlags, PathFlags,
+    DescriptorFlags, DirectoryEntry, ErrorCode, HostDescriptor as Inner, OpenFlags, PathFlags,
 };
 use wasmtime_wasi::p2::{FsError, FsResult};
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
+use super::layered::{LayerSpot, Spot};
 use super::paths::{self, PathError, Relative};
-use super::stream::{Budget, Meter};
+use super::stream::Meter;
 use crate::grant::{Grant, Outcome};
+use crate::overlay::{Content, Id, Layer};
 use crate::scope::Scope;
 
 /// Most descriptors and directory listings that one call may hold open.
 const MAX_OPEN: usize = 256;
 /// The note of a decision that was taken again on the real path.
 const LED_ELSEWHERE: &str = "the path led elsewhere; decided again on the real path";
-/// The note of a change that only a sandboxed call has a private copy for.
-const NEEDS_COPY: &str = "a sandboxed change needs a sandboxed tool call; nothing was changed";
+/// The note of a sandboxed change that has no layer to land in.
+const NEEDS_LAYER: &str = "the sandbox of this change has no scratch; nothing was changed";
+/// The note of a permitted change of something that the call had changed in its sandbox before.
+pub(super) const IN_LAYER: &str =
+    "an earlier sandboxed change hides the real one; this landed in the sandbox too";
 
 /// A directory of the host with the guest path it is seen under.
 #[derive(Debug)]
@@ -41,15 +46,28 @@ pub(crate) struct Root {
 #[derive(Clone)]
 pub(super) struct Open {
     /// Where the guest got it; for a directory checked again at each use, since directories move.
-    pub(super) path: String,
+    pub(super) path: Arc<str>,
     pub(super) root: usize,
     /// `None` for a directory, which is decided at each use.
     pub(super) meter: Option<Arc<Meter>>,
+    /// A directory of the layer.
+    pub(super) node: Option<Id>,
+    /// A file of the layer.
+    pub(super) content: Option<Arc<Content>>,
+}
+
+impl Open {
+    /// Something real, without a meter.
+    pub(super) fn at(path: impl Into<Arc<str>>, root: usize) -> Self {
+        Self { path: path.into(), root, meter: None, node: None, content: None }
+    }
 }
 
 pub(super) struct Listing {
     pub(super) grant: Option<Grant>,
     pub(super) rows: u64,
+    /// What the layer lists; `None` when the real directory is listed.
+    pub(super) entries: Option<std::vec::IntoIter<FsResult<DirectoryEntry>>>,
 }
 
 impl Drop for Listing {
@@ -65,13 +83,37 @@ pub(crate) struct FsState {
     pub(super) roots: Vec<Root>,
     pub(super) open: HashMap<u32, Open>,
     pub(super) listings: HashMap<u32, Listing>,
-    pub(super) write_budget: Option<Arc<Budget>>,
+    /// Where sandboxed changes land, once there is one.
+    pub(super) layer: Option<Layer>,
+    /// True when the whole call is sandboxed, so that everything it does passes the layer.
+    pub(super) whole: bool,
 }
 
 impl FsState {
-    /// `write_budget` is how many bytes the call may write in all, `None` for no bound of its own.
-    pub(crate) fn new(roots: Vec<Root>, write_budget: Option<Arc<Budget>>) -> Self {
-        Self { roots, open: HashMap::new(), listings: HashMap::new(), write_budget }
+    /// With a `layer` over exactly these roots, everything happens in it.
+    pub(crate) fn new(roots: Vec<Root>, layer: Option<Layer>) -> Self {
+        let whole = layer.is_some();
+        Self { roots, open: HashMap::new(), listings: HashMap::new(), layer, whole }
+    }
+
+    /// The layer with the guest paths of its trees, once the guest has ended; `Err` when it was lost with a cancelled
+    /// copy.
+    pub(crate) fn landed(&mut self) -> Result<Option<(Layer, Vec<String>)>, Lost> {
+        let guests = self.roots.iter().map(|root| root.guest.clone()).collect();
+        match self.layer.take() {
+            Some(layer) => Ok(Some((layer, guests))),
+            None if self.whole => Err(Lost),
+            None => Ok(None),
+        }
+    }
+
+    /// The layer, made now over all the roots where a single change is sandboxed.
+    fn layer_of(&mut self, bytes: u64) -> io::Result<()> {
+        if self.layer.is_none() {
+            let below: Vec<&Path> = self.roots.iter().map(|root| root.host.as_path()).collect();
+            self.layer = Some(Layer::over(&below, bytes)?);
+        }
+        Ok(())
     }
 
     /// Hand the same preopens, in the same order, to the context that the views delegate to.
@@ -80,9 +122,10 @@ impl FsState {
     /// When a directory cannot be opened.
     pub(crate) fn preopen_into(&self, builder: &mut WasiCtxBuilder) -> wasmtime::Result<()> {
         for root in &self.roots {
+            // What passes the layer has no business changing the real directory.
             let perms = match root.mode {
-                FsMode::ReadOnly => FsPerms::ReadOnly,
-                FsMode::ReadWrite => FsPerms::ReadWrite,
+                FsMode::ReadWrite if !self.whole => FsPerms::ReadWrite,
+                FsMode::ReadOnly | FsMode::ReadWrite => FsPerms::ReadOnly,
             };
             builder.preopened_dir(&root.host, &root.guest, perms)?;
         }
@@ -97,6 +140,10 @@ impl FsState {
         }
     }
 }
+
+/// What the layer absorbed cannot be told.
+#[derive(Debug)]
+pub(crate) struct Lost;
 
 /// Marker for the linker.
 pub(super) struct GovernedFs;
@@ -159,8 +206,16 @@ pub(super) fn os(error: impl Into<io::Error>) -> FsError {
 }
 
 pub(super) fn finish<T>(grants: Grants, result: FsResult<T>) -> FsResult<T> {
+    finish_noted(grants, result, None)
+}
+
+pub(super) fn finish_noted<T>(
+    grants: Grants,
+    result: FsResult<T>,
+    note: Option<&'static str>,
+) -> FsResult<T> {
     let outcome = match &result {
-        Ok(_) => Outcome::ok(),
+        Ok(_) => Outcome { note, ..Outcome::ok() },
         Err(error) => Outcome::failed(error.downcast_ref().map_or("failed", |code| code.name())),
     };
     for grant in grants {
@@ -174,21 +229,36 @@ impl FsView<'_> {
         Err(refused(&self.scope.refuse(operation(op, path), reason)))
     }
 
-    /// INVARIANT: nothing real changes under a grant that says sandbox: its changes need the call's private copy.
+    /// INVARIANT: nothing real changes under a grant that says sandbox: after this there is a layer for its changes.
     pub(super) async fn admit(&mut self, ops: &[FsOp], path: &str) -> FsResult<Grants> {
         let mut grants = Vec::with_capacity(ops.len());
         for op in ops {
             let admitted = self.scope.admit(operation(*op, path)).await;
             let grant = admitted.map_err(|r| refused(&r))?;
-            let changes = matches!(op, FsOp::Write | FsOp::Delete);
             grants.push(grant);
-            if changes && grants.iter().any(Grant::sandboxed) && !self.scope.sandboxed() {
-                let outcome = Outcome { note: Some(NEEDS_COPY), ..Outcome::failed("access") };
-                grants.into_iter().for_each(|grant| grant.finish(&outcome));
-                return Err(ErrorCode::Access.into());
-            }
         }
-        Ok(grants)
+        if !self.lands(&grants, ops) {
+            return Ok(grants);
+        }
+        let bytes = grants
+            .iter()
+            .filter(|grant| grant.sandboxed())
+            .find_map(|grant| grant.obligations().sandbox.as_ref().and_then(|profile| profile.scratch_bytes));
+        let Some(bytes) = bytes else {
+            let outcome = Outcome { note: Some(NEEDS_LAYER), ..Outcome::failed("access") };
+            grants.into_iter().for_each(|grant| grant.finish(&outcome));
+            return Err(ErrorCode::Access.into());
+        };
+        match self.fs.layer_of(bytes.get()) {
+            Ok(()) => Ok(grants),
+            Err(error) => finish(grants, Err(os(error))),
+        }
+    }
+
+    /// Whether these operations must land in a layer although the call around them is real.
+    pub(super) fn lands(&self, grants: &[Grant], ops: &[FsOp]) -> bool {
+        let changes = ops.iter().any(|op| matches!(op, FsOp::Write | FsOp::Delete));
+        changes && !self.scope.sandboxed() && grants.iter().any(Grant::sandboxed)
     }
 
     /// Decide again when the object is not where its path said.
@@ -299,19 +369,52 @@ impl FsView<'_> {
         Ok(())
     }
 
-    /// Decide on the named path, verify its parent, and decide again when that is elsewhere.
-    pub(super) async fn at(&mut self, fd: &Fd, path: &str, op: FsOp) -> FsResult<(Grants, Place, Relative)> {
+    /// Decide on the named path, find where it leads, and decide again when that is elsewhere. In the layer the last
+    /// segment is followed where `follow` says so; a real link is left to the caller.
+    pub(super) async fn at(
+        &mut self,
+        fd: &Fd,
+        path: &str,
+        op: FsOp,
+        follow: bool,
+    ) -> FsResult<(Grants, Spot, Relative)> {
         let (relative, logical, root) = self.parse(fd, op, path)?;
         let grants = self.admit(&[op], &logical).await?;
+        match self.layered(fd, &relative, follow || relative.names_directory()) {
+            Ok(None) => {}
+            Ok(Some(spot)) => {
+                let grants = self.admit_real(grants, &[op], &logical, &spot.path).await?;
+                return Ok((grants, Spot::Layer(spot), relative));
+            }
+            Err(error) => return finish(grants, Err(error)),
+        }
         let place = match self.enter(fd, &relative, root, op, &logical).await {
             Ok(place) => place,
             Err(error) => return finish(grants, Err(error)),
         };
-        match self.admit_real(grants, &[op], &logical, &place.path()).await {
-            Ok(grants) => Ok((grants, place, relative)),
+        let grants = match self.admit_real(grants, &[op], &logical, &place.path()).await {
+            Ok(grants) => grants,
             Err(error) => {
                 self.leave(&place)?;
-                Err(error)
+                return Err(error);
+            }
+        };
+        if self.lands(&grants, &[op]) {
+            return match self.landing(Spot::Real(place), false) {
+                Ok(spot) => Ok((grants, Spot::Layer(spot), relative)),
+                Err(error) => finish(grants, Err(error)),
+            };
+        }
+        Ok((grants, Spot::Real(place), relative))
+    }
+
+    /// The same spot in the layer, which exists.
+    pub(super) fn landing(&mut self, spot: Spot, follow: bool) -> FsResult<LayerSpot> {
+        match spot {
+            Spot::Layer(spot) => Ok(spot),
+            Spot::Real(place) => {
+                self.leave(&place)?;
+                self.in_layer(place.root, &place.path(), follow)
             }
         }
     }

@@ -8,6 +8,7 @@ mod config;
 mod descriptor;
 mod fs;
 mod keyvalue;
+mod layered;
 mod open;
 mod paths;
 mod random;
@@ -26,14 +27,14 @@ use wasmtime_wasi::filesystem::WasiFilesystemCtxView;
 use wasmtime_wasi::p2::bindings;
 
 pub(crate) use self::cli::CliState;
-pub(crate) use self::fs::{FsState, FsView, Root};
-pub(crate) use self::stream::Budget;
+pub(crate) use self::fs::{FsState, FsView, Lost, Root};
 
 use self::cli::{CliView, GovernedCli};
 use self::clocks::{ClocksView, GovernedClocks};
 use self::fs::GovernedFs;
 use self::random::{GovernedRandom, RandomView};
 use crate::grant::{Grant, Outcome};
+use crate::overlay::Layer;
 use crate::runtime::CallState;
 use crate::scope::Scope;
 
@@ -74,6 +75,11 @@ impl WasiState {
     pub(crate) fn fs(&mut self) -> FsView<'_> {
         let inner = WasiFilesystemCtxView { ctx: self.ctx.filesystem(), table: &mut self.table };
         FsView { inner, fs: &mut self.fs, scope: &self.scope }
+    }
+
+    /// See [`FsState::landed`].
+    pub(crate) fn landed(&mut self) -> Result<Option<(Layer, Vec<String>)>, Lost> {
+        self.fs.landed()
     }
 
     fn cli(&mut self) -> CliView<'_> {

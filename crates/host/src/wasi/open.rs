@@ -23,10 +23,10 @@ const MAX_RETRIES: usize = 3;
 /// What opening asks for.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted {
-    open: OpenFlags,
-    flags: DescriptorFlags,
-    follow: bool,
-    directory: bool,
+    pub(super) open: OpenFlags,
+    pub(super) flags: DescriptorFlags,
+    pub(super) follow: bool,
+    pub(super) directory: bool,
 }
 
 impl Wanted {
@@ -40,7 +40,7 @@ impl Wanted {
         Self::new(PathFlags::SYMLINK_FOLLOW, OpenFlags::empty(), DescriptorFlags::READ)
     }
 
-    fn writes(self) -> bool {
+    pub(super) fn writes(self) -> bool {
         let changes = OpenFlags::CREATE | OpenFlags::TRUNCATE | OpenFlags::EXCLUSIVE;
         let mutable = DescriptorFlags::WRITE | DescriptorFlags::MUTATE_DIRECTORY;
         self.open.intersects(changes) || self.flags.intersects(mutable)
@@ -51,7 +51,7 @@ impl Wanted {
     }
 
     /// Opening a directory to look at it has no effect of its own; each use of it is decided.
-    fn ops(self) -> &'static [FsOp] {
+    pub(super) fn ops(self) -> &'static [FsOp] {
         match (self.directory && !self.writes(), self.writes(), self.reads()) {
             (true, _, _) => &[],
             (false, true, true) => &[FsOp::Read, FsOp::Write],
@@ -60,11 +60,11 @@ impl Wanted {
         }
     }
 
-    fn named_op(self) -> FsOp {
+    pub(super) fn named_op(self) -> FsOp {
         if self.writes() { FsOp::Write } else { FsOp::Read }
     }
 
-    fn mode(self) -> OpenMode {
+    pub(super) fn mode(self) -> OpenMode {
         let mut mode = OpenMode::empty();
         mode.set(OpenMode::WRITE, self.writes());
         mode.set(OpenMode::READ, self.flags.contains(DescriptorFlags::READ) || !self.writes());
@@ -211,16 +211,36 @@ impl FsView<'_> {
         if let Some(reason) = refusal {
             return finish(grants, self.refuse(op, &real, reason));
         }
+        Ok((real, grants, false))
+    }
+
+    /// Truncate where that was asked for, and hand it out.
+    fn deliver(
+        &mut self,
+        opened: &Fd,
+        root: usize,
+        real: String,
+        grants: Grants,
+        wanted: Wanted,
+    ) -> FsResult<()> {
+        let file = self.host_file(opened)?;
         if wanted.open.contains(OpenFlags::TRUNCATE)
             && let Err(error) = rustix::fs::ftruncate(&file, 0)
         {
             return finish(grants, Err(os(error)));
         }
-        Ok((real, grants, false))
+        self.keep(opened, Open::at(real, root), grants, false, None);
+        Ok(())
     }
 
-    fn keep(&mut self, opened: &Fd, root: usize, path: String, grants: Grants, directory: bool) {
-        let mut open = Open { path, root, meter: None };
+    pub(super) fn keep(
+        &mut self,
+        opened: &Fd,
+        mut open: Open,
+        grants: Grants,
+        directory: bool,
+        note: Option<&'static str>,
+    ) {
         if directory {
             // Each use of the directory is decided; what was asked to open it is over.
             let _ = finish(grants, Ok(()));
@@ -232,7 +252,7 @@ impl FsView<'_> {
                     _other => read = Some(grant),
                 }
             }
-            open.meter = Some(Arc::new(Meter::new(read, write, self.fs.write_budget.clone())));
+            open.meter = Some(Arc::new(Meter::new(read, write, note, Arc::clone(self.scope))));
         }
         self.fs.open.insert(opened.rep(), open);
     }
@@ -251,6 +271,14 @@ impl FsView<'_> {
             return Err(ErrorCode::Unsupported.into());
         }
         let grants = self.admit(wanted.ops(), &logical).await?;
+        match self.layered(fd, &relative, wanted.follow) {
+            Ok(None) => {}
+            Ok(Some(spot)) => {
+                let grants = self.admit_real(grants, wanted.ops(), &logical, &spot.path).await?;
+                return self.open_layer(&spot, wanted, grants).await;
+            }
+            Err(error) => return finish(grants, Err(error)),
+        }
         let place = match self.enter(fd, &relative, root, op, &logical).await {
             Ok(place) => place,
             Err(error) => return finish(grants, Err(error)),
@@ -270,19 +298,50 @@ impl FsView<'_> {
         logical: &str,
     ) -> FsResult<Fd> {
         let grants = self.admit_real(grants, wanted.ops(), logical, &place.path()).await?;
+        if self.lands(&grants, wanted.ops()) {
+            return self.open_landing(place.root, &place.path(), wanted, grants).await;
+        }
         let opened = match self.open_leaf(fd, place, path, wanted).await {
             Ok(opened) => opened,
             Err(error) => return finish(grants, Err(error)),
         };
         match self.verify(&opened, place, wanted, grants).await {
-            Ok((real, grants, directory)) => {
-                self.keep(&opened, place.root, real, grants, directory);
+            Ok((real, grants, true)) => {
+                self.keep(&opened, Open::at(real, place.root), grants, true, None);
                 Ok(opened)
             }
+            Ok((real, grants, false)) if self.lands(&grants, wanted.ops()) => {
+                // The link led to what may only be changed in the sandbox; nothing was written yet.
+                self.inner.table.delete(opened)?;
+                self.open_landing(place.root, &real, wanted, grants).await
+            }
+            Ok((real, grants, false)) => match self.deliver(&opened, place.root, real, grants, wanted) {
+                Ok(()) => Ok(opened),
+                Err(error) => {
+                    self.inner.table.delete(opened)?;
+                    Err(error)
+                }
+            },
             Err(error) => {
                 self.inner.table.delete(opened)?;
                 Err(error)
             }
         }
+    }
+
+    /// Open `path` in the layer, although everything on the way was real so far.
+    async fn open_landing(
+        &mut self,
+        root: usize,
+        path: &str,
+        wanted: Wanted,
+        grants: Grants,
+    ) -> FsResult<Fd> {
+        let spot = match self.in_layer(root, path, wanted.follow) {
+            Ok(spot) => spot,
+            Err(error) => return finish(grants, Err(error)),
+        };
+        let grants = self.admit_real(grants, wanted.ops(), path, &spot.path).await?;
+        self.open_layer(&spot, wanted, grants).await
     }
 }

@@ -56,6 +56,11 @@ impl Relative {
         self.trailing_slash
     }
 
+    /// Its segments.
+    pub(crate) fn parts(&self) -> &[String] {
+        &self.parts
+    }
+
     /// The last segment; `None` for the directory itself.
     pub(crate) fn leaf(&self) -> Option<&str> {
         self.parts.last().map(String::as_str)
@@ -96,6 +101,12 @@ pub(crate) fn absolute(path: &str) -> String {
 /// `name` in the directory `dir`, both already normalised.
 pub(crate) fn child(dir: &str, name: &str) -> String {
     if dir.ends_with('/') { format!("{dir}{name}") } else { format!("{dir}/{name}") }
+}
+
+/// The segments of `path` beneath the directory `base`, both absolute and normalised.
+pub(crate) fn below(base: &str, path: &str) -> Vec<String> {
+    let rest = path.strip_prefix(base).unwrap_or_default();
+    rest.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
 /// A path that is refused for its form, as its record may show it: escaped and cut.

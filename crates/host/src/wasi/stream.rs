@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use govrun_verdict::Builtin;
-use rustix::io::Errno;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, InputStream, OutputStream, Pollable, StreamError, StreamResult,
 };
 
 use crate::grant::{Grant, Outcome};
+use crate::overlay::Content;
 use crate::scope::Scope;
 
 /// The grants of one open file with what was done under them. The descriptor and its streams share it; the outcomes are
@@ -24,25 +24,19 @@ pub(crate) struct Meter {
     bytes_written: AtomicU64,
     failed: Mutex<Option<&'static str>>,
     full: AtomicBool,
-    budget: Option<Arc<Budget>>,
-}
-
-/// What all writes of one sandboxed call together may still write.
-pub(crate) struct Budget {
-    left: AtomicU64,
+    note: Option<&'static str>,
     scope: Arc<Scope>,
 }
 
-impl Budget {
-    /// `left` bytes; `scope` records the first write of a file that does not fit.
-    pub(crate) fn new(left: u64, scope: Arc<Scope>) -> Arc<Self> {
-        Arc::new(Self { left: AtomicU64::new(left), scope })
-    }
-}
-
 impl Meter {
-    /// `budget` is what all writes of the call together may still write.
-    pub(crate) const fn new(read: Option<Grant>, write: Option<Grant>, budget: Option<Arc<Budget>>) -> Self {
+    /// `note` is what the outcome of writing says, where there is something to say; `scope` records the first write that
+    /// did not fit in the layer.
+    pub(crate) const fn new(
+        read: Option<Grant>,
+        write: Option<Grant>,
+        note: Option<&'static str>,
+        scope: Arc<Scope>,
+    ) -> Self {
         Self {
             read,
             write,
@@ -50,7 +44,8 @@ impl Meter {
             bytes_written: AtomicU64::new(0),
             failed: Mutex::new(None),
             full: AtomicBool::new(false),
-            budget,
+            note,
+            scope,
         }
     }
 
@@ -64,25 +59,18 @@ impl Meter {
         self.write.is_some()
     }
 
-    /// Take `bytes` from the write budget; once it was not enough, this file takes nothing any more.
-    ///
-    /// # Errors
-    /// "No space left on device"; the first time also recorded as a refusal.
-    pub(crate) fn reserve(&self, bytes: u64) -> io::Result<()> {
-        let Some(budget) = &self.budget else { return Ok(()) };
-        let take = |left: u64| left.checked_sub(bytes);
-        let (order, full) = (Ordering::Relaxed, &self.full);
-        if !full.load(order) && budget.left.fetch_update(order, order, take).is_ok() {
-            return Ok(());
+    /// A write failed; one that did not fit in the layer is also recorded as a refusal, the first time.
+    pub(crate) fn write_failed(&self, error: &io::Error, kind: &'static str) {
+        if error.kind() != io::ErrorKind::StorageFull {
+            return self.fail(kind);
         }
-        if !full.swap(true, order) {
+        if !self.full.swap(true, Ordering::Relaxed) {
             self.fail("scratch-full");
             if let Some(grant) = &self.write {
                 // The refusal is for the record and the caller; the guest sees the full disk.
-                let _ = budget.scope.refuse(grant.operation().clone(), Builtin::SandboxScratchFull);
+                let _ = self.scope.refuse(grant.operation().clone(), Builtin::SandboxScratchFull);
             }
         }
-        Err(Errno::NOSPC.into())
     }
 
     /// `count` bytes came from the file.
@@ -102,7 +90,7 @@ impl Meter {
         }
     }
 
-    fn note<T>(&self, result: &StreamResult<T>) {
+    fn watch<T>(&self, result: &StreamResult<T>) {
         if matches!(result, Err(StreamError::LastOperationFailed(_))) {
             self.fail("io");
         }
@@ -119,7 +107,7 @@ impl Drop for Meter {
         }
         if let Some(grant) = self.write.take() {
             let bytes_out = self.bytes_written.load(Ordering::Relaxed);
-            grant.finish(&Outcome { bytes_out, failed, ..Outcome::ok() });
+            grant.finish(&Outcome { bytes_out, failed, note: self.note, ..Outcome::ok() });
         }
     }
 }
@@ -147,7 +135,7 @@ impl MeteredInput {
     }
 
     fn counted(meter: &Meter, result: StreamResult<Bytes>) -> StreamResult<Bytes> {
-        meter.note(&result);
+        meter.watch(&result);
         if let Ok(bytes) = &result {
             meter.was_read(bytes.len());
         }
@@ -189,12 +177,8 @@ impl MeteredOutput {
         Box::new(Self { inner, meter })
     }
 
-    fn reserve(&self, bytes: usize) -> StreamResult<()> {
-        self.meter.reserve(length(bytes)).map_err(|e| StreamError::LastOperationFailed(e.into()))
-    }
-
     fn counted(&self, count: usize, result: StreamResult<()>) -> StreamResult<()> {
-        self.meter.note(&result);
+        self.meter.watch(&result);
         if result.is_ok() {
             self.meter.was_written(count);
         }
@@ -213,31 +197,91 @@ impl Pollable for MeteredOutput {
 impl OutputStream for MeteredOutput {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         let count = bytes.len();
-        self.reserve(count)?;
         let result = self.inner.write(bytes);
         self.counted(count, result)
     }
 
     fn flush(&mut self) -> StreamResult<()> {
         let result = self.inner.flush();
-        self.meter.note(&result);
+        self.meter.watch(&result);
         result
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
         let result = self.inner.check_write();
-        self.meter.note(&result);
+        self.meter.watch(&result);
         result
     }
 
     async fn blocking_write_and_flush(&mut self, bytes: Bytes) -> StreamResult<()> {
         let count = bytes.len();
-        self.reserve(count)?;
         let result = self.inner.blocking_write_and_flush(bytes).await;
         self.counted(count, result)
     }
 
     async fn cancel(&mut self) {
         self.inner.cancel().await;
+    }
+}
+
+/// Reads what is in a layer's file.
+pub(crate) struct ContentInput {
+    pub(crate) content: Arc<Content>,
+    pub(crate) position: u64,
+}
+
+/// Most bytes of one read or write.
+pub(crate) const MAX_CHUNK_BYTES: usize = 64 << 10;
+
+#[async_trait]
+impl Pollable for ContentInput {
+    async fn ready(&mut self) {}
+}
+
+#[async_trait]
+impl InputStream for ContentInput {
+    fn read(&mut self, size: usize) -> StreamResult<Bytes> {
+        let mut buffer = vec![0; size.min(MAX_CHUNK_BYTES)];
+        let read = self.content.read_at(&mut buffer, self.position);
+        let count = read.map_err(|error| StreamError::LastOperationFailed(error.into()))?;
+        if count == 0 && size > 0 {
+            return Err(StreamError::Closed);
+        }
+        buffer.truncate(count);
+        self.position = self.position.saturating_add(length(count));
+        Ok(buffer.into())
+    }
+}
+
+/// Writes to a layer's file.
+pub(crate) struct ContentOutput {
+    pub(crate) content: Arc<Content>,
+    /// `None` appends.
+    pub(crate) position: Option<u64>,
+    pub(crate) meter: Arc<Meter>,
+}
+
+#[async_trait]
+impl Pollable for ContentOutput {
+    async fn ready(&mut self) {}
+}
+
+#[async_trait]
+impl OutputStream for ContentOutput {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if let Err(error) = self.content.write_at(&bytes, self.position) {
+            self.meter.write_failed(&error, "io");
+            return Err(StreamError::LastOperationFailed(error.into()));
+        }
+        self.position = self.position.map(|at| at.saturating_add(length(bytes.len())));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(MAX_CHUNK_BYTES)
     }
 }
