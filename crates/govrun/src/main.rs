@@ -7,6 +7,7 @@ mod call;
 mod cli;
 mod demo;
 mod doctor;
+mod egress;
 mod exit;
 mod explain;
 mod inspect;

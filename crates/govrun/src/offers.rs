@@ -8,6 +8,7 @@ use govrun_host::postgres::{Password, PostgresOffer, Server};
 use govrun_host::{DatabaseOffer, Offers};
 use govrun_policy::{DatabaseSource, PostgresServer, SecretRef, ToolEntry};
 
+use crate::egress::{egress, secrets};
 use crate::exit::{Exit, Failure};
 use crate::tools::directory;
 
@@ -30,6 +31,8 @@ pub(crate) fn offers(entry: &ToolEntry) -> Result<Offers, Failure> {
             .map(|s| (s.label.to_string(), StoreOffer { mode: s.mode, max_bytes: s.max_bytes.get() }))
             .collect(),
         dirs: entry.dirs.iter().map(|dir| directory(&entry.name, dir)).collect::<Result<_, _>>()?,
+        egress: Arc::new(egress(entry)?),
+        secrets: secrets(entry)?,
     })
 }
 

@@ -30,6 +30,9 @@ const FILES: &[Action] = &[Action::FsRead, Action::FsWrite, Action::FsDelete, Ac
 /// What can be done with keys.
 const KEYS: &[Action] = &[Action::KvGet, Action::KvList, Action::KvSet, Action::KvDelete];
 
+/// What a request is decided as.
+const REQUESTS: &[Action] = &[Action::HttpRequest, Action::NetConnect, Action::SecretRead];
+
 /// The coverage manifest.
 pub const MANIFEST: &[Interface] = &[
     governed("wasi:filesystem/types", "0.2", FILES),
@@ -52,9 +55,18 @@ pub const MANIFEST: &[Interface] = &[
     harmless("wasi:io/error", "0.2", "renders errors of streams that were granted"),
     harmless("wasi:io/poll", "0.2", "waits, within the deadline, for things that were granted"),
     harmless("wasi:io/streams", "0.2", "moves bytes through streams that were granted, metered there"),
+    governed("wasi:http/outgoing-handler", "0.2", REQUESTS),
+    harmless("wasi:http/types", "0.2", "builds requests and reads answers; sending one is decided"),
+    harmless("wasi:sockets/instance-network", "0.2", "names the network; each use of it is decided"),
+    harmless("wasi:sockets/network", "0.2", "types only"),
+    governed("wasi:sockets/ip-name-lookup", "0.2", &[Action::NetDns]),
+    harmless("wasi:sockets/tcp-create-socket", "0.2", "a socket without address; its connection is decided"),
+    governed("wasi:sockets/tcp", "0.2", &[Action::NetSocket]),
+    harmless("wasi:sockets/udp-create-socket", "0.2", "a socket without address; each peer of it is decided"),
+    governed("wasi:sockets/udp", "0.2", &[Action::NetSocket]),
     harmless("govrun:host/types", "0.1", "types only"),
     governed("govrun:host/fs", "0.1", FILES),
-    governed("govrun:host/net", "0.1", &[Action::HttpRequest, Action::NetConnect]),
+    governed("govrun:host/net", "0.1", REQUESTS),
     governed("govrun:host/db", "0.1", &[Action::DbQuery, Action::DbExecute]),
     governed("govrun:host/kv", "0.1", KEYS),
     governed("wasi:keyvalue/store", "0.2.0-draft", KEYS),
@@ -112,8 +124,8 @@ mod tests {
     #[test]
     fn everything_else_is_refused() {
         for import in [
-            "wasi:sockets/tcp@0.2.3",
-            "wasi:http/outgoing-handler@0.2.3",
+            "wasi:sockets/tcp@0.3.0",
+            "wasi:http/incoming-handler@0.2.3",
             "wasi:filesystem/types@0.3.0",
             "wasi:filesystem/types@0.2.0-rc-2023-11-10",
             "wasi:filesystem/types@0.2",

@@ -17,6 +17,7 @@ pub mod json;
 pub mod kv;
 mod ledger;
 mod limiter;
+pub mod net;
 mod notify;
 mod overlay;
 mod pause;

@@ -107,6 +107,7 @@ mod registry;
 mod rollout;
 mod rule;
 mod scope;
+mod secrets;
 mod sources;
 mod toml_item;
 mod units;
@@ -124,6 +125,7 @@ pub use promotion::{PROMOTIONS, Promotion};
 pub use registry::{MAX_LIST_ENTRIES, NotifyTarget, ToolEntry, Webhook};
 pub use rollout::{CohortBy, Rollout};
 pub use rule::{DEFAULT_APPROVAL_MS, MAX_APPROVALS, MAX_REASON_BYTES, RuleInfo};
+pub use secrets::{SecretEntry, SecretSource, SecretUse};
 pub use sources::{
     MANIFEST, MAX_FILE_BYTES, MAX_FILES, MAX_FOLDER_DEPTH, MAX_TOTAL_BYTES, SourceFile, Sources,
 };

@@ -14,7 +14,8 @@ use crate::toml_item::{Entry, Item, Table};
 pub const SCHEMA: u64 = 1;
 
 /// Keys of every policy file.
-pub(crate) const FILE_KEYS: [&str; 7] = ["agent", "tool", "list", "notify", "budget", "sandbox", "rule"];
+pub(crate) const FILE_KEYS: [&str; 8] =
+    ["agent", "tool", "list", "notify", "budget", "sandbox", "secret", "rule"];
 /// Keys of the manifest only.
 pub(crate) const MANIFEST_KEYS: [&str; 8] =
     ["schema", "packs", "layer", "environment", "env", "audit", "require_lock", "require_shadow"];

@@ -15,6 +15,7 @@ use crate::manifest::{self, EnvDefault};
 use crate::promotion::{self, PROMOTIONS, Promotions};
 use crate::registry::{NotifyTarget, Registry, ToolEntry};
 use crate::rule::{self, Rule, RuleInfo};
+use crate::secrets;
 use crate::sources::{
     MANIFEST, MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES, Sources, has_toml_extension, is_plain_path,
 };
@@ -189,6 +190,7 @@ fn compile_roots<'t>(
     }
     let (mut used, layers) = packs(manifest, roots);
     let mut registry = Registry::new(!files.iter().any(File::is_broken));
+    roots.iter().for_each(|root| secrets::define(&mut registry.secrets, root));
     for (at, root) in roots.iter().enumerate().filter(|(_, root)| !is_promotions(root)) {
         manifest::check_keys(root, at == 0);
         used.extend(registry.read(root, sources));

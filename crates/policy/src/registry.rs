@@ -12,6 +12,7 @@ use crate::error::Origin;
 use crate::limits;
 use crate::names::{self, Names};
 use crate::offers::{self, DatabaseOffer, ModelOffer, StoreOffer};
+use crate::secrets::{self, SecretEntry, SecretSource, SecretUse};
 use crate::sources::{self, Sources};
 use crate::toml_item::{Entry, Item, Table};
 
@@ -37,6 +38,10 @@ pub struct ToolEntry {
     pub stores: Vec<StoreOffer>,
     /// Models it is offered.
     pub models: Vec<ModelOffer>,
+    /// Secrets that its requests carry.
+    pub secrets: Vec<SecretUse>,
+    /// A file of certificates to believe beside the platform's, as written.
+    pub ca: Option<PathBuf>,
     /// Where it is registered.
     pub origin: Origin,
 }
@@ -56,6 +61,12 @@ impl ToolEntry {
         }
         for model in &mut entry.models {
             model.resolve(base);
+        }
+        entry.ca = self.ca.as_ref().map(|path| base.join(path));
+        for secret in &mut entry.secrets {
+            if let SecretSource::File(path) = &mut secret.secret.source {
+                *path = base.join(&*path);
+            }
         }
         entry
     }
@@ -87,6 +98,7 @@ pub(crate) struct Registry {
     pub(crate) digests: BTreeMap<Digest, Arc<str>>,
     pub(crate) lists: Names<Arc<[Box<str>]>>,
     pub(crate) notify: Names<NotifyTarget>,
+    pub(crate) secrets: Names<SecretEntry>,
     pub(crate) budgets: Names<Arc<BudgetSpec>>,
     pub(crate) sandboxes: Names<Obligations>,
     /// False when some file is not TOML, so that names may be missing here that are defined there.
@@ -101,6 +113,7 @@ impl Registry {
             digests: BTreeMap::new(),
             lists: Names::new("list"),
             notify: Names::new("notify target"),
+            secrets: Names::new("secret"),
             budgets: Names::new("budget"),
             sandboxes: Names::new("sandbox profile"),
             complete,
@@ -142,7 +155,18 @@ impl Registry {
     }
 
     fn tool(&mut self, table: &Table<'_>) {
-        table.only(&["name", "digest", "component", "dirs", "env", "databases", "stores", "models"]);
+        table.only(&[
+            "name",
+            "digest",
+            "component",
+            "dirs",
+            "env",
+            "databases",
+            "stores",
+            "models",
+            "secrets",
+            "ca",
+        ]);
         let digest = table.need("digest").and_then(|item| digest(&item));
         let component = table.get("component").and_then(|item| item.text()).map(PathBuf::from);
         let dirs = table.get("dirs").map(limits::preopens).unwrap_or_default();
@@ -150,6 +174,8 @@ impl Registry {
         let databases = table.get("databases").map(offers::databases).unwrap_or_default();
         let stores = table.get("stores").map(offers::stores).unwrap_or_default();
         let models = table.get("models").map(offers::models).unwrap_or_default();
+        let secrets = table.get("secrets").map(|item| secrets::uses(&item, &self.secrets, self.complete));
+        let ca = table.get("ca").and_then(|item| item.text()).map(PathBuf::from);
         let Some(item) = table.need("name") else { return };
         let (Some(name), Some(digest)) = (tool_name(&item), digest) else { return };
         let origin = table.origin();
@@ -165,6 +191,8 @@ impl Registry {
             databases,
             stores,
             models,
+            secrets: secrets.unwrap_or_default(),
+            ca,
             origin,
         };
         self.tools.define(&name, entry, table.origin(), |message| item.fail(message));

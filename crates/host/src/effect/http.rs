@@ -2,20 +2,19 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use govrun_verdict::{HttpTarget, Scheme};
+use govrun_verdict::{Builtin, HttpTarget, Scheme};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::exchange;
 pub use super::target::{
-    MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES, TargetError, check_headers, default_port, parse_target,
+    MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES, TargetError, canonical_host, check_headers, default_port,
+    parse_target,
 };
 
 /// Most addresses of one name that are looked at.
@@ -49,10 +48,10 @@ pub struct HttpResponse {
     pub body: Vec<u8>,
 }
 
-/// Why an exchange gave no response. The connection is closed in every case.
+/// Why an exchange gave no response. The connection is closed in every case. No variant carries what the peer sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HttpError {
-    /// The scheme needs TLS.
+    /// The scheme needs TLS, and the exchange was to be without.
     #[error("requests over TLS are not supported")]
     SchemeUnsupported,
     /// The address is not one of the target: another port, or another address than the literal in the URL.
@@ -61,21 +60,73 @@ pub enum HttpError {
     /// Target or headers do not make a valid request.
     #[error("the request is not valid: {0}")]
     Request(String),
+    /// The name has no address.
+    #[error("the name does not resolve")]
+    Unresolved,
     /// No connection.
     #[error("cannot connect: {0}")]
     Connect(String),
+    /// The handshake failed, or the certificate is not good for the decided host.
+    #[error("no secure connection: {0}")]
+    Tls(String),
     /// The connection or the whole exchange took too long.
     #[error("the request took longer than {0} ms")]
     Deadline(u64),
+    /// The body of the request is larger than the limit.
+    #[error("the request body is larger than {0} bytes")]
+    RequestTooLarge(u64),
     /// The body is larger than the limit.
     #[error("the response body is larger than {0} bytes")]
     BodyTooLarge(u64),
     /// Status line and headers are larger than the limit, or more than [`MAX_RESPONSE_HEADERS`].
     #[error("the response headers are larger than {0} bytes")]
     HeadersTooLarge(u64),
-    /// The server did not speak HTTP/1, or hung up.
+    /// The answer can be read in two ways, or is not HTTP/1.
+    #[error("the response is not acceptable: {0}")]
+    Response(&'static str),
+    /// The answer repeats a secret that the host sent, or is encoded so that nobody can tell.
+    #[error("the response was withheld")]
+    Leak,
+    /// The server hung up.
     #[error("the exchange failed: {0}")]
     Protocol(String),
+}
+
+impl HttpError {
+    /// A short kind for the outcome record.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::SchemeUnsupported | Self::AddressMismatch | Self::Request(_) => "not-sent",
+            Self::Unresolved => "not-resolved",
+            Self::Connect(_) => "not-connected",
+            Self::Tls(_) => "tls",
+            Self::Deadline(_) => "timeout",
+            Self::RequestTooLarge(_) => "request-too-large",
+            Self::BodyTooLarge(_) => "response-too-large",
+            Self::HeadersTooLarge(_) => "headers-too-large",
+            Self::Response(_) => "response-invalid",
+            Self::Leak => "secret-leak",
+            Self::Protocol(_) => "exchange-failed",
+        }
+    }
+
+    /// The reason code, when the host ended the exchange by a rule of its own.
+    #[must_use]
+    pub const fn reason(&self) -> Option<Builtin> {
+        match self {
+            Self::SchemeUnsupported | Self::AddressMismatch | Self::Request(_) => {
+                Some(Builtin::NetTargetInvalid)
+            }
+            Self::Tls(_) => Some(Builtin::NetTls),
+            Self::Deadline(_) => Some(Builtin::NetTimeout),
+            Self::RequestTooLarge(_) | Self::BodyTooLarge(_) => Some(Builtin::NetBodyTooLarge),
+            Self::HeadersTooLarge(_) => Some(Builtin::NetHeadersTooLarge),
+            Self::Response(_) => Some(Builtin::NetResponseInvalid),
+            Self::Leak => Some(Builtin::SecretLeak),
+            Self::Unresolved | Self::Connect(_) | Self::Protocol(_) => None,
+        }
+    }
 }
 
 /// The addresses of a host, without duplicates, at most [`MAX_ADDRESSES`]; an address literal is itself.
@@ -89,16 +140,21 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<IpAddr>> {
     let found = timeout(RESOLVE_DEADLINE, tokio::net::lookup_host((host, port)))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the name did not resolve in time"))??;
+    Ok(distinct(found.map(|socket| socket.ip())))
+}
+
+/// The first [`MAX_ADDRESSES`] of them, each once.
+pub(crate) fn distinct(found: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = Vec::new();
-    for ip in found.map(|socket| socket.ip()) {
+    for ip in found {
         if !addresses.contains(&ip) && addresses.len() < MAX_ADDRESSES {
             addresses.push(ip);
         }
     }
-    Ok(addresses)
+    addresses
 }
 
-/// Sends the target's request to exactly `address` and buffers the whole response within `limits`.
+/// Sends the target's request without TLS to exactly `address` and buffers the whole response within `limits`.
 /// Dropping the future closes the connection.
 ///
 /// # Errors
@@ -117,98 +173,21 @@ pub async fn send(
     if address.port() != target.port || literal.is_some_and(|ip| ip != address.ip()) {
         return Err(HttpError::AddressMismatch);
     }
-    let request = build(target, headers, body)?;
-    timeout(Duration::from_millis(limits.total_ms), exchange(address, request, limits))
-        .await
-        .unwrap_or(Err(HttpError::Deadline(limits.total_ms)))
-}
-
-type Request = ::http::Request<Full<Bytes>>;
-
-fn build(target: &HttpTarget, headers: &[(String, String)], body: Vec<u8>) -> Result<Request, HttpError> {
-    check_headers(headers).map_err(|e| HttpError::Request(e.to_string()))?;
-    let uri = match &target.query {
-        Some(query) => format!("{}?{query}", target.path),
-        None => target.path.clone(),
+    let headers = exchange::header_map(headers)?;
+    let request = exchange::request(target, headers, Full::new(Bytes::from(body)))?;
+    let exchange = async {
+        let stream = timeout(Duration::from_millis(limits.connect_ms), TcpStream::connect(address))
+            .await
+            .map_err(|_| HttpError::Deadline(limits.connect_ms))?
+            .map_err(|e| HttpError::Connect(e.to_string()))?;
+        let (mut driver, response) = exchange::open(stream, request, limits.header_bytes).await?;
+        let (parts, body) = driver.during(response).await?.into_parts();
+        let headers = exchange::header_list(&parts.headers);
+        let body = driver.during(collect(body, limits)).await?;
+        Ok(HttpResponse { status: parts.status.as_u16(), headers, body })
     };
-    // A path without its slash would be read as an authority and change the form of the request line.
-    if !uri.starts_with('/') {
-        return Err(HttpError::Request("the path is not absolute".to_owned()));
-    }
-    let path: ::http::uri::PathAndQuery = uri.parse().map_err(invalid)?;
-    let start = ::http::Request::builder()
-        .method(target.method.as_str())
-        .uri(::http::Uri::from(path))
-        .header(::http::header::HOST, host_header(target));
-    headers
-        .iter()
-        .fold(start, |builder, (name, value)| builder.header(name.as_str(), value.as_str()))
-        .body(Full::new(Bytes::from(body)))
-        .map_err(invalid)
-}
-
-fn invalid(error: impl std::fmt::Display) -> HttpError {
-    HttpError::Request(error.to_string())
-}
-
-fn host_header(target: &HttpTarget) -> String {
-    let host = if target.host.contains(':') { format!("[{}]", target.host) } else { target.host.clone() };
-    if target.port == default_port(target.scheme) { host } else { format!("{host}:{}", target.port) }
-}
-
-async fn exchange(
-    address: SocketAddr,
-    request: Request,
-    limits: &HttpLimits,
-) -> Result<HttpResponse, HttpError> {
-    let stream = timeout(Duration::from_millis(limits.connect_ms), TcpStream::connect(address))
-        .await
-        .map_err(|_| HttpError::Deadline(limits.connect_ms))?
-        .map_err(|e| HttpError::Connect(e.to_string()))?;
-    let (sender, connection) = http1::Builder::new()
-        .max_headers(MAX_RESPONSE_HEADERS)
-        .max_header_size(usize::try_from(limits.header_bytes).unwrap_or(usize::MAX))
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| HttpError::Protocol(e.to_string()))?;
-    // Connection and response are driven by this one future: dropping it leaves no task behind.
-    let mut connection = pin!(connection);
-    let mut response = pin!(receive(sender, request, limits));
-    let mut open = true;
-    loop {
-        tokio::select! {
-            biased;
-            done = &mut response => return done,
-            _ = &mut connection, if open => open = false,
-        }
-    }
-}
-
-async fn receive(
-    mut sender: SendRequest<Full<Bytes>>,
-    request: Request,
-    limits: &HttpLimits,
-) -> Result<HttpResponse, HttpError> {
-    let response = sender.send_request(request).await.map_err(|e| failed(&e, limits))?;
-    let (parts, body) = response.into_parts();
-    let headers: Vec<(String, String)> = parts
-        .headers
-        .iter()
-        .map(|(n, v)| (n.as_str().to_owned(), String::from_utf8_lossy(v.as_bytes()).into_owned()))
-        .collect();
-    let size: usize = headers.iter().map(|(n, v)| n.len().saturating_add(v.len()).saturating_add(4)).sum();
-    if u64::try_from(size).unwrap_or(u64::MAX) > limits.header_bytes {
-        return Err(HttpError::HeadersTooLarge(limits.header_bytes));
-    }
-    Ok(HttpResponse { status: parts.status.as_u16(), headers, body: collect(body, limits).await? })
-}
-
-fn failed(error: &hyper::Error, limits: &HttpLimits) -> HttpError {
-    if error.is_parse_too_large() {
-        HttpError::HeadersTooLarge(limits.header_bytes)
-    } else {
-        HttpError::Protocol(error.to_string())
-    }
+    let whole = Duration::from_millis(limits.total_ms);
+    timeout(whole, exchange).await.unwrap_or(Err(HttpError::Deadline(limits.total_ms)))
 }
 
 async fn collect(mut body: Incoming, limits: &HttpLimits) -> Result<Vec<u8>, HttpError> {
@@ -218,7 +197,7 @@ async fn collect(mut body: Incoming, limits: &HttpLimits) -> Result<Vec<u8>, Htt
     }
     let mut whole: Vec<u8> = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|e| failed(&e, limits))?;
+        let frame = frame.map_err(|e| exchange::failed(&e, limits.header_bytes))?;
         let Ok(data) = frame.into_data() else { continue };
         let size = whole.len().saturating_add(data.len());
         if u64::try_from(size).unwrap_or(u64::MAX) > limits.response_bytes {

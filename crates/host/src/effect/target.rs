@@ -166,6 +166,25 @@ fn parse_port(text: &str) -> Result<u16, TargetError> {
     }
 }
 
+/// The host in the one spelling that is decided on: a name in lower case without trailing dot, or a canonical address
+/// without brackets.
+///
+/// # Errors
+/// [`TargetError::Host`] when it is neither a DNS name in ASCII nor a canonical address.
+pub fn canonical_host(text: &str) -> Result<String, TargetError> {
+    match text.parse::<Ipv6Addr>() {
+        Ok(ip) => Ok(ip.to_string()),
+        Err(_) if text.starts_with('[') => Err(TargetError::Host),
+        Err(_) => parse_host(text),
+    }
+}
+
+/// True for headers that the host sets itself, by their lower-case name.
+#[must_use]
+pub(crate) fn is_host_header(name: &str) -> bool {
+    HOST_HEADERS.contains(&name) || name.starts_with("proxy-")
+}
+
 fn parse_host(text: &str) -> Result<String, TargetError> {
     if let Some(v6) = text.strip_prefix('[') {
         return v6.parse::<Ipv6Addr>().map(|ip| ip.to_string()).map_err(|_| TargetError::Host);
@@ -266,7 +285,7 @@ fn check_header(name: &str, value: &str) -> Result<(), TargetError> {
     let parsed = ::http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| TargetError::Header(shown()))?;
     ::http::HeaderValue::from_str(value).map_err(|_| TargetError::Header(shown()))?;
     let name = parsed.as_str();
-    if HOST_HEADERS.contains(&name) || name.starts_with("proxy-") {
+    if is_host_header(name) {
         return Err(TargetError::HeaderReserved(name.to_owned()));
     }
     Ok(())

@@ -24,12 +24,15 @@ mod generated {
             "govrun:host/db.statement": super::db::Statement,
             "govrun:host/db.transaction": super::db::Transaction,
             "govrun:host/kv.store": super::kv::Store,
+            "govrun:host/net.exchange": super::net::Exchange,
         },
         require_store_data_send: true,
     });
 }
 
 pub(crate) use generated::govrun::host as wit;
+
+pub(crate) use self::net::nowhere;
 
 /// What a guest is answered instead of a result, or a trap for a bug of the host's.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use crate::arguments::ArgumentError;
 use crate::component::Admitted;
 use crate::databases::DatabaseOffers;
 use crate::kv::StoreOffers;
+use crate::net::{Egress, SecretOffer};
 
 /// A tool component with what it is offered. Offers never widen what policy grants.
 #[derive(Clone)]
@@ -36,6 +37,10 @@ pub struct Offers {
     pub stores: StoreOffers,
     /// Directories: canonical host path, absolute guest path, mode.
     pub dirs: Vec<(PathBuf, String, FsMode)>,
+    /// How it reaches the network.
+    pub egress: Arc<Egress>,
+    /// Secrets that its requests carry.
+    pub secrets: Arc<[SecretOffer]>,
 }
 
 /// What a permitted call gave.

@@ -15,6 +15,7 @@ use crate::folders::{Folders, Unavailable, absorbed_into};
 use crate::grant::{Grant, Outcome};
 use crate::kv::Stores;
 use crate::limiter::{DEFAULT_MEMORY_BYTES, Limiter};
+use crate::net::NetCall;
 use crate::pause::within;
 use crate::scope::Scope;
 use crate::wasi::{CliState, WasiState};
@@ -84,8 +85,9 @@ impl Runtime {
         let memory = memory.unwrap_or(DEFAULT_MEMORY_BYTES);
         let env = tool.offers.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         let cli = CliState::new(env, tool.offers.args.clone());
+        let net = NetCall::new(scope, &tool.offers.egress, &tool.offers.secrets);
         let state = CallState {
-            wasi: WasiState::new(Arc::clone(scope), folders.state(), cli)?,
+            wasi: WasiState::new(Arc::clone(scope), folders.state(), cli, net)?,
             databases: Databases::new(tool.offers.databases.clone()),
             stores: Stores::new(self.gate().store_folder("kv"), tool.offers.stores.clone()),
             limiter: Limiter::new(memory),

@@ -1,18 +1,20 @@
 //! Plain WASI 0.2 as components get it: views that ask the gate and then delegate to wasmtime-wasi.
 //!
-//! Interfaces are linked one by one, so that nothing is there that the coverage manifest does not name. Sockets are not.
+//! Interfaces are linked one by one, so that nothing is there that the coverage manifest does not name.
 
 mod cli;
 mod clocks;
 mod config;
 mod descriptor;
 mod fs;
+mod http;
 mod keyvalue;
 mod layered;
 mod open;
 mod paths;
 mod random;
 mod served;
+mod sockets;
 mod stream;
 mod whole;
 
@@ -32,9 +34,12 @@ pub(crate) use self::fs::{FsState, FsView, Lost, Root};
 use self::cli::{CliView, GovernedCli};
 use self::clocks::{ClocksView, GovernedClocks};
 use self::fs::GovernedFs;
+use self::http::HttpState;
 use self::random::{GovernedRandom, RandomView};
+use self::sockets::Sockets;
 use crate::grant::{Grant, Outcome};
 use crate::overlay::Layer;
+use crate::net::NetCall;
 use crate::runtime::CallState;
 use crate::scope::Scope;
 
@@ -51,6 +56,11 @@ pub(crate) struct WasiState {
     fs: FsState,
     /// What is offered and printed.
     pub(crate) cli: CliState,
+    // Before `net`: a socket that the guest left open was closed, not cancelled.
+    sockets: Sockets,
+    http: HttpState,
+    /// What it does in the network. Ends with the call, whatever is still going on.
+    pub(crate) net: NetCall,
     clock: Held,
     random: Held,
 }
@@ -60,15 +70,28 @@ impl WasiState {
     ///
     /// # Errors
     /// When a preopened directory cannot be opened.
-    pub(crate) fn new(scope: Arc<Scope>, fs: FsState, cli: CliState) -> wasmtime::Result<Self> {
+    pub(crate) fn new(scope: Arc<Scope>, fs: FsState, cli: CliState, net: NetCall) -> wasmtime::Result<Self> {
         let mut builder = WasiCtx::builder();
         // Small file operations are several times faster without a thread hop; a call has its worker to itself.
         builder.allow_blocking_current_thread(true);
         fs.preopen_into(&mut builder)?;
+        let http = HttpState::new(net.client());
+        let sockets = Sockets::new(net.client(), &mut builder);
         let ctx = builder.build();
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);
-        Ok(Self { ctx, table, scope, fs, cli, clock: Held::default(), random: Held::default() })
+        Ok(Self {
+            ctx,
+            table,
+            scope,
+            fs,
+            cli,
+            net,
+            http,
+            sockets,
+            clock: Held::default(),
+            random: Held::default(),
+        })
     }
 
     /// The governed files, for `wasi:filesystem` and `govrun:host/fs` alike.
@@ -149,6 +172,8 @@ fn add_served(l: &mut Linker<CallState>) -> wasmtime::Result<()> {
 pub(crate) fn add_to_linker(l: &mut Linker<CallState>) -> wasmtime::Result<()> {
     use bindings::{cli, clocks, filesystem, io, random};
     add_served(l)?;
+    http::add_to_linker(l)?;
+    sockets::add_to_linker(l)?;
     // Harmless: they move and await what was granted, and metered, where it was opened.
     io::error::add_to_linker::<CallState, Table>(l, |s| &mut s.wasi.table)?;
     io::poll::add_to_linker::<CallState, Table>(l, |s| &mut s.wasi.table)?;
