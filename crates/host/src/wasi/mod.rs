@@ -38,8 +38,8 @@ use self::http::HttpState;
 use self::random::{GovernedRandom, RandomView};
 use self::sockets::Sockets;
 use crate::grant::{Grant, Outcome};
-use crate::overlay::Layer;
 use crate::net::NetCall;
+use crate::overlay::Layer;
 use crate::runtime::CallState;
 use crate::scope::Scope;
 
