@@ -98,6 +98,18 @@ fn the_lock_the_folder_and_the_guests_name_the_same_components() {
     assert_eq!(locked, guests, "lock.toml and the guests differ. {ADVICE}");
 }
 
+/// The folder of the manifest that a file belongs to: components are named from there.
+fn policy_folder(path: &str) -> &str {
+    let mut folder = path;
+    while let Some((parent, _)) = folder.rsplit_once('/') {
+        if root().join(parent).join("govrun.toml").is_file() {
+            return parent;
+        }
+        folder = parent;
+    }
+    panic!("{path} belongs to no policy");
+}
+
 #[test]
 fn the_policies_register_the_components_as_they_are() {
     let (mut findings, mut checked) = (Vec::new(), 0);
@@ -107,7 +119,8 @@ fn the_policies_register_the_components_as_they_are() {
         for tool in tools {
             let Some(component) = tool.get("component").and_then(toml::Value::as_str) else { continue };
             let digest = tool["digest"].as_str().unwrap();
-            let actual = format!("b3:{}", blake3::hash(&bytes(&format!("policies/{component}"))));
+            let folder = policy_folder(&path);
+            let actual = format!("b3:{}", blake3::hash(&bytes(&format!("{folder}/{component}"))));
             checked += 1;
             if digest != actual {
                 findings.push(format!(

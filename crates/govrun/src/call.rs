@@ -42,7 +42,7 @@ struct Refused<'a> {
 
 /// Call it and print the answer; the exit code says the verdict.
 pub(crate) fn run(state: &StateDir, request: &Request<'_>) -> Result<Exit, Failure> {
-    let policy = state::load_policy(request.policy)?;
+    let policy = state::load_policy(state, request.policy)?;
     let function = arguments::function_name(request.call).map_err(|e| Failure::new(Exit::Usage, e))?;
     let engine = govrun_host::engine().map_err(|e| Failure::new(Exit::Runtime, e))?;
     let loader = Loader { engine: &engine, cache: state.cache(), policy: &policy, folder: request.policy };

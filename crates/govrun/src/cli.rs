@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -9,8 +9,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::audit::{AuditCommand, places};
 use crate::exit::{Exit, Failure};
-use crate::state::{self, StateDir};
-use crate::{agent, approvals, call, demo, doctor, explain, inspect, run, witness};
+use crate::policy::PolicyCommand;
+use crate::state::StateDir;
+use crate::{agent, approvals, call, demo, doctor, drill, explain, inspect, policy, replay, run, witness};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -128,9 +129,35 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Format::Human)]
         format: Format,
     },
-    /// Check policies.
+    /// Check, test, compare, learn, promote and sign policies.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Do the known-bad actions in the folder `drills` beside the manifest, through the live path, and see them stopped.
+    ///
+    /// Nothing real changes: every call is bounded by a sandbox without egress. Exits with 6 when one is not stopped as it
+    /// must be.
+    Drill {
+        /// The policy folder.
+        #[arg(long)]
+        policy: PathBuf,
+        /// Only this drill.
+        #[arg(long)]
+        id: Option<String>,
+        /// How to print the result.
+        #[arg(long, value_enum, default_value_t = drill::Lines::Human)]
+        format: drill::Lines,
+    },
+    /// Show what another policy would have made of the calls in the log. Exits with 6 when it decides one otherwise.
+    Replay {
+        /// The folder of logs. Default: that of the state directory.
+        folder: Option<PathBuf>,
+        /// The policy folder to decide with.
+        #[arg(long)]
+        policy: PathBuf,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
+    },
     /// Make and show keys.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -182,15 +209,6 @@ struct Ballot {
     /// A remark for the record.
     #[arg(long, default_value = "")]
     comment: String,
-}
-
-#[derive(Debug, Subcommand)]
-enum PolicyCommand {
-    /// Load a policy folder and report every error with its place.
-    Check {
-        /// The policy folder, with its `govrun.toml`.
-        folder: PathBuf,
-    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -258,7 +276,13 @@ impl Cli {
             Command::Doctor { policy, format } => {
                 doctor::run(&StateDir::find(self.state)?, policy.as_deref(), format)
             }
-            Command::Policy(PolicyCommand::Check { folder }) => check(&folder),
+            Command::Policy(command) => policy::run(self.state, &command),
+            Command::Drill { policy, id, format } => {
+                drill::run(&StateDir::find(self.state)?, &policy, id.as_deref(), format)
+            }
+            Command::Replay { folder, policy, format } => {
+                replay::run(&places(self.state, folder, None)?.folder, &policy, format)
+            }
             Command::Keys(KeysCommand::Init { origin }) => {
                 let state = StateDir::find(self.state)?;
                 state.init_keys(&origin)?;
@@ -297,18 +321,4 @@ fn decide(state: &StateDir, command: &ApprovalsCommand) -> Result<Exit, Failure>
             comment: &ballot.comment,
         },
     )
-}
-
-fn check(folder: &Path) -> Result<Exit, Failure> {
-    let policy = state::load_policy(folder)?;
-    println!(
-        "{}: {} rules, {} agents, {} tools, env {}, epoch {}",
-        folder.display(),
-        policy.rules().len(),
-        policy.agents().count(),
-        policy.tools().count(),
-        policy.env(),
-        policy.epoch()
-    );
-    Ok(Exit::Ok)
 }

@@ -62,7 +62,7 @@ pub(crate) fn run(state: &StateDir, policy: Option<&Path>, format: Format) -> Re
     checks.extend(logs::of(state));
     checks.push(checks::space(state));
     checks.push(checks::clock());
-    checks.extend(policy.into_iter().flat_map(checks::policy));
+    checks.extend(policy.into_iter().flat_map(|folder| checks::policy(state, folder)));
     let exit = verdict(&checks);
     match format {
         Format::Human => checks.iter().for_each(print),

@@ -25,7 +25,7 @@ pub(crate) struct Request {
 
 /// Run it and pass its exit code through. When govrun refuses it, the last line on standard error says so.
 pub(crate) fn run(state: &StateDir, request: &Request) -> Result<ExitCode, Failure> {
-    let policy = state::load_policy(&request.policy)?;
+    let policy = state::load_policy(state, &request.policy)?;
     let engine = govrun_host::engine().map_err(|e| Failure::new(Exit::Runtime, e))?;
     let loader = Loader { engine: &engine, cache: state.cache(), policy: &policy, folder: &request.policy };
     let mut tool = loader.load(&request.component)?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use govrun_audit::{Approver, ApproverKey, Clock, KeyStore, Log, SystemClock, Trust};
 use govrun_control::Store;
-use govrun_host::{CompileCache, Gate, Parts, Runtime, Tool, Webhooks, Who};
+use govrun_host::{CompileCache, Gate, GateError, Parts, Runtime, Tool, Webhooks, Who};
 use govrun_policy::{Policy, Webhook};
 use govrun_verdict::Agent;
 
@@ -116,8 +116,8 @@ impl StateDir {
     }
 }
 
-/// A policy folder that loads, or why not, every error with its place.
-pub(crate) fn load_policy(folder: &Path) -> Result<Arc<Policy>, Failure> {
+/// A policy folder that loads and is signed as it must be, or why not, every error with its place.
+pub(crate) fn load_policy(state: &StateDir, folder: &Path) -> Result<Arc<Policy>, Failure> {
     let shown = folder.display();
     if !folder.is_dir() {
         let sentence = format!(
@@ -126,7 +126,9 @@ pub(crate) fn load_policy(folder: &Path) -> Result<Arc<Policy>, Failure> {
         return Err(Failure::new(Exit::Configuration, sentence));
     }
     let told = |e| Failure::new(Exit::Configuration, format!("the policy in `{shown}` does not load\n{e}"));
-    Policy::load(folder).map(Arc::new).map_err(told)
+    let policy = Policy::load(folder).map(Arc::new).map_err(told)?;
+    crate::policy::signed_policy(state, folder, &policy)?;
+    Ok(policy)
 }
 
 /// Everything a governed call needs, opened in the order in which it fails closed.
@@ -140,12 +142,32 @@ pub(crate) struct Session {
 impl Session {
     /// Open keys, log and store of `state`, and make a runtime with these tools.
     pub(crate) fn open(state: &StateDir, policy: Arc<Policy>, tools: Tools) -> Result<Self, Failure> {
+        Self::open_with(state, state.path(), policy, tools, Gate::open)
+    }
+
+    /// The same for exercises: in the log of `state`, but with budgets and approvals of their own in `scratch`.
+    pub(crate) fn open_for_drills(
+        state: &StateDir,
+        scratch: &Path,
+        policy: Arc<Policy>,
+        tools: Tools,
+    ) -> Result<Self, Failure> {
+        Self::open_with(state, scratch, policy, tools, Gate::open_for_drills)
+    }
+
+    fn open_with(
+        state: &StateDir,
+        store: &Path,
+        policy: Arc<Policy>,
+        tools: Tools,
+        gate: impl FnOnce(Parts) -> Result<Arc<Gate>, GateError>,
+    ) -> Result<Self, Failure> {
         let keys = state.load_keys()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let unavailable = |e: &dyn std::fmt::Display| Failure::new(Exit::Dependency, e);
         let log = Log::open(&state.audit(), &keys, Arc::clone(&clock)).map_err(|e| unavailable(&e))?;
         let trust = Trust::load(&state.trust()).map_err(|e| Failure::new(Exit::Configuration, e))?;
-        let store = Store::open(&state.0).map_err(|e| unavailable(&e))?;
+        let store = Store::open(store).map_err(|e| unavailable(&e))?;
         let webhooks = webhooks(&policy)?;
         let waiting = Tickets::default();
         let parts = Parts {
@@ -157,7 +179,7 @@ impl Session {
             webhooks,
             waits: Box::new(waiting.clone()),
         };
-        let gate = Gate::open(parts).map_err(|e| unavailable(&e))?;
+        let gate = gate(parts).map_err(|e| unavailable(&e))?;
         let runtime =
             Runtime::new(tools.engine, gate, tools.list).map_err(|e| Failure::new(Exit::Runtime, e))?;
         Ok(Self { runtime, policy, log, waiting })

@@ -1,5 +1,6 @@
 //! The one way from a call to its effect: decide, charge the limits, record, and only then mint a grant.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use govrun_audit::{ApprovalEvent, Clock, DecisionEntry, Inputs, Log, PolicyLoadE
 use govrun_control::{Approval, ApprovalId, Reservation, Reserved, State, Store, Ticket};
 use govrun_policy::{Context, Policy};
 use govrun_verdict::{
-    Action, BudgetLevel, Builtin, Call, Decision, DecisionId, Durability, Mode, Obligations, Refusal, RuleId,
-    Severity, Timestamp, Verdict,
+    Action, BudgetLevel, Builtin, Call, Decision, DecisionId, Durability, Egress, Mode, Obligations, Profile,
+    Refusal, RuleId, Severity, Timestamp, Verdict,
 };
 
 use crate::approval::{POLL, encode};
@@ -16,6 +17,9 @@ use crate::grant::Grant;
 use crate::ledger::Ledger;
 use crate::notify::{Pager, Webhooks};
 use crate::pause::{Pause, Waiting};
+
+/// Most bytes that a call of a drill may write into its copy.
+const DRILL_SCRATCH_BYTES: u64 = 16 << 20;
 
 /// The policy enforcement point's decision path. One per process; shared by all calls.
 pub struct Gate {
@@ -25,6 +29,8 @@ pub struct Gate {
     pager: Pager,
     waits: Box<dyn Waits>,
     ledger: Arc<Ledger>,
+    /// What bounds every call of an exercise.
+    drill: Option<Obligations>,
 }
 
 /// Why a gate cannot open: without log, store or pager nothing may run.
@@ -88,11 +94,33 @@ impl Gate {
     /// # Errors
     /// When the log cannot be written: without a record nothing may run.
     pub fn open(parts: Parts) -> Result<Arc<Self>, GateError> {
+        Self::open_as(parts, None)
+    }
+
+    /// Open the gate for exercises: the same path with the same policy and log, but every decision is recorded as a drill,
+    /// nobody is paged, and every call is bounded by a sandbox without egress, so that an action that a rule should have
+    /// stopped changes nothing. The store of `parts` is for this gate alone: drills use up no budget and queue no approval.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for_drills(parts: Parts) -> Result<Arc<Self>, GateError> {
+        Self::open_as(parts, Some(drill_bounds()))
+    }
+
+    fn open_as(parts: Parts, drill: Option<Obligations>) -> Result<Arc<Self>, GateError> {
         let Parts { policy, log, store, clock, trust, webhooks, waits } = parts;
         log.archive_policy(policy.epoch(), policy.bundle())?;
         log.policy_load(&PolicyLoadEntry { epoch: policy.epoch(), previous: None, env: policy.env() })?;
         let pager = Pager::start(webhooks)?;
-        Ok(Arc::new(Self { policy, store, trust, pager, waits, ledger: Arc::new(Ledger { log, clock }) }))
+        Ok(Arc::new(Self {
+            policy,
+            store,
+            trust,
+            pager,
+            waits,
+            ledger: Arc::new(Ledger { log, clock }),
+            drill,
+        }))
     }
 
     /// The policy in force.
@@ -136,6 +164,8 @@ impl Gate {
         pauses: &[Arc<Pause>],
         hold: Option<Duration>,
     ) -> Result<Grant, Refusal> {
+        // What a drill's call makes inside is bounded by the call already.
+        let bounds = bounds.or(self.drill.as_ref());
         self.registered(call, bounds)?;
         let settled = self.settle_in_time(call, bounds, pauses).await?;
         let (ticket, refusal) = match self.entered(call, bounds, &settled)? {
@@ -164,6 +194,7 @@ impl Gate {
     /// # Errors
     /// As [`Self::admit`].
     pub(crate) fn admit_now(&self, call: &Call, bounds: Option<&Obligations>) -> Result<Grant, Refusal> {
+        let bounds = bounds.or(self.drill.as_ref());
         match self.enter(call, bounds)? {
             Entered::Granted(grant) => Ok(*grant),
             Entered::Escalated(ticket, refusal) if ticket.approval.state == State::Pending => Err(*refusal),
@@ -326,6 +357,9 @@ impl Gate {
         let now = self.ledger.clock.now().map_err(|_| unrecorded(Builtin::ClockUnavailable))?;
         let started = std::time::Instant::now();
         let mut decision = self.policy.decide(call, &Context { now, bounds });
+        if self.drill.is_some() {
+            decision.mode = Mode::Drill;
+        }
         let decide_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         if let Some(approval) = approval {
             approve(&mut decision, approval);
@@ -390,7 +424,9 @@ impl Gate {
             tracing::error!(%error, "the decision could not be recorded; the call is refused");
             unrecorded(Builtin::AuditUnavailable)
         })?;
-        self.pager.tell(call, &settled.decision, receipt.id());
+        if self.drill.is_none() {
+            self.pager.tell(call, &settled.decision, receipt.id());
+        }
         tracing::info!(
             target: "govrun::decision",
             decision = %receipt.id(),
@@ -431,7 +467,7 @@ impl Gate {
         let durability = if call.action().is_effectful() { Durability::Sealed } else { Durability::Os };
         Decision {
             verdict: Verdict::Block,
-            mode: Mode::Enforce,
+            mode: if self.drill.is_some() { Mode::Drill } else { Mode::Enforce },
             reason: reason.code(),
             message: reason.info().sentence.to_owned(),
             rule: Some(RuleId::builtin("host")),
@@ -448,6 +484,17 @@ impl Gate {
             epoch: self.policy.epoch(),
         }
     }
+}
+
+/// Where an exercise happens: reads are real, writes land in a copy that is thrown away, nothing leaves the machine.
+fn drill_bounds() -> Obligations {
+    let profile = Profile {
+        name: "drill".into(),
+        preopens: None,
+        scratch_bytes: NonZeroU64::new(DRILL_SCRATCH_BYTES),
+        db_copy: true,
+    };
+    Obligations { egress: Egress::None, sandbox: Some(Arc::new(profile)), ..Obligations::default() }
 }
 
 /// What became of a call at the gate.

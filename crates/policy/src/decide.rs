@@ -75,7 +75,22 @@ impl Policy {
     /// Decide a call. Infallible: whatever cannot be known restricts.
     #[must_use]
     pub fn decide(&self, call: &Call, context: &Context<'_>) -> Decision {
-        let hits = self.hits(&View { call, now: context.now });
+        self.decide_from(call, context, self.hits(&View { call, now: context.now }))
+    }
+
+    /// Decide as if the policy had only the rules that are kept.
+    pub(crate) fn decide_with(
+        &self,
+        call: &Call,
+        context: &Context<'_>,
+        keep: impl Fn(&Rule) -> bool,
+    ) -> Decision {
+        let mut hits = self.hits(&View { call, now: context.now });
+        hits.retain(|hit| keep(hit.rule));
+        self.decide_from(call, context, hits)
+    }
+
+    fn decide_from(&self, call: &Call, context: &Context<'_>, hits: Hits<'_>) -> Decision {
         let enforced = self.resolve(call, context, || hits.iter().filter(|h| !h.shadow).copied());
         let shadow = hits.iter().any(|h| h.shadow).then(|| {
             let both = self.resolve(call, context, || hits.iter().copied());
@@ -283,6 +298,11 @@ impl Policy {
         };
         builtin.info().sentence.to_owned()
     }
+}
+
+/// Whether the rule matches the call: `Some(true)` when only because something is unknown.
+pub(crate) fn how_it_matches(rule: &Rule, view: &View<'_>) -> Option<bool> {
+    matches(rule, view).map(|hit| hit.unknown)
 }
 
 impl Hit<'_> {

@@ -21,7 +21,7 @@ pub(crate) enum GlobKind {
 }
 
 /// A checked glob.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Glob {
     /// Text without wildcards (of any kind but host).
     Literal(Box<str>),
@@ -40,9 +40,9 @@ pub(crate) enum Glob {
 }
 
 /// A path with wildcards in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PathGlob {
-    segments: Box<[Box<str>]>,
+    pub(crate) segments: Box<[Box<str>]>,
     /// The leading segments without wildcards, such as `/data/in`; may be empty.
     lead: Box<str>,
 }

@@ -85,9 +85,12 @@
 
 mod address;
 mod budget;
+mod cases;
 mod cidr;
 mod condition;
 mod decide;
+mod diff;
+mod drill;
 mod error;
 mod field;
 mod glob;
@@ -95,6 +98,7 @@ mod hours;
 mod index;
 mod layers;
 mod limits;
+mod lint;
 mod lock;
 mod manifest;
 mod message;
@@ -102,6 +106,7 @@ mod names;
 mod offers;
 mod policy;
 mod predicate;
+mod probe;
 mod promotion;
 mod registry;
 mod rollout;
@@ -114,14 +119,21 @@ mod units;
 mod when;
 
 pub use budget::{MAX_BUDGET_LIMIT, MAX_BUDGET_WAIT_MS};
+pub use cases::{
+    Branch, Case, Coverage, Expect, Failed, MAX_CASES, MAX_MUTANTS, MAX_REPEAT, Mutant, Mutation,
+    call_to_toml, read_cases,
+};
 pub use decide::Context;
+pub use diff::{Answer, Change, DIFF_TIME, Diff, diff};
+pub use drill::{DEFAULT_DRILL_EVERY_MS, Drill, MAX_DRILLS, drilled_rules, read_drills};
 pub use error::{LoadError, LoadErrors, MAX_REPORTED_ERRORS, Origin};
 pub use layers::MAX_LAYERS;
+pub use lint::{ArgumentType, Code, Finding, Lint, Signature, Signatures};
 pub use lock::LOCK;
 pub use manifest::SCHEMA;
 pub use offers::{DatabaseOffer, DatabaseSource, ModelOffer, PostgresServer, SecretRef, StoreOffer};
 pub use policy::{MAX_RULES, Policy};
-pub use promotion::{PROMOTIONS, Promotion};
+pub use promotion::{PROMOTIONS, PromoteIf, Promotion};
 pub use registry::{MAX_LIST_ENTRIES, NotifyTarget, ToolEntry, Webhook};
 pub use rollout::{CohortBy, Rollout};
 pub use rule::{DEFAULT_APPROVAL_MS, MAX_APPROVALS, MAX_REASON_BYTES, RuleInfo};

@@ -17,8 +17,17 @@ pub const SCHEMA: u64 = 1;
 pub(crate) const FILE_KEYS: [&str; 8] =
     ["agent", "tool", "list", "notify", "budget", "sandbox", "secret", "rule"];
 /// Keys of the manifest only.
-pub(crate) const MANIFEST_KEYS: [&str; 8] =
-    ["schema", "packs", "layer", "environment", "env", "audit", "require_lock", "require_shadow"];
+pub(crate) const MANIFEST_KEYS: [&str; 9] = [
+    "schema",
+    "packs",
+    "layer",
+    "environment",
+    "env",
+    "audit",
+    "require_lock",
+    "require_shadow",
+    "require_signatures",
+];
 
 /// What happens to a call that no rule permits.
 #[derive(Debug, Clone)]
@@ -80,6 +89,11 @@ pub(crate) fn schema_is_known(root: &Table<'_>) -> bool {
 /// A key that is true or false, and false when it is not there.
 pub(crate) fn flag(root: &Table<'_>, key: &str) -> bool {
     root.get(key).and_then(|item| item.boolean()).unwrap_or(false)
+}
+
+/// How many approvers must have signed the policy; 0 when the manifest does not ask for any.
+pub(crate) fn signatures(root: &Table<'_>) -> u64 {
+    root.get("require_signatures").and_then(|item| item.integer(1..=rule::MAX_APPROVALS)).unwrap_or(0)
 }
 
 /// The environment in force: its name and default.

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use govrun_verdict::{Agent, Digest, Disclosure, ReasonCode, RuleId};
+use govrun_verdict::{Agent, Call, Digest, Disclosure, ReasonCode, RuleId, Timestamp};
 use toml::de::DeTable;
 
+use crate::condition::View;
+use crate::decide::how_it_matches;
 use crate::error::{LoadError, LoadErrors, Origin};
 use crate::index::Index;
 use crate::layers::{self, Layers};
@@ -29,6 +31,7 @@ pub const MAX_RULES: usize = 100_000;
 pub struct Policy {
     pub(crate) epoch: Digest,
     env: Arc<str>,
+    signatures: u64,
     bundle: Vec<u8>,
     agents: BTreeMap<Arc<str>, Arc<Agent>>,
     tools: BTreeMap<Arc<str>, ToolEntry>,
@@ -117,6 +120,21 @@ impl Policy {
     #[must_use]
     pub fn env(&self) -> &Arc<str> {
         &self.env
+    }
+
+    /// How many different approvers must have signed the epoch for it to be loaded; 0 when the manifest does not say.
+    #[must_use]
+    pub const fn required_signatures(&self) -> u64 {
+        self.signatures
+    }
+
+    /// Whether the rule with this id matches the call: `Some(true)` when only because something is unknown. Rules in shadow
+    /// match as enforced ones do.
+    #[must_use]
+    pub fn rule_matches(&self, id: &RuleId, call: &Call, now: Timestamp) -> Option<bool> {
+        let rule = self.rules.get(self.rules.binary_search_by(|rule| rule.id.cmp(id)).ok()?)?;
+        let of_action = rule.scope.actions.contains(&call.action());
+        of_action.then(|| how_it_matches(rule, &View { call, now })).flatten()
     }
 
     /// The canonical archive of the policy's text, whose digest is the epoch.
@@ -212,6 +230,7 @@ fn compile_roots<'t>(
     let policy = words().map(|words| Policy {
         epoch,
         env,
+        signatures: manifest::signatures(manifest),
         bundle,
         index: Index::new(&rules),
         agents: registry.agents.into_map(),

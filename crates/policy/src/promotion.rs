@@ -12,6 +12,7 @@ use toml::de::DeValue;
 
 use crate::rule::RuleInfo;
 use crate::toml_item::{Item, Table};
+use crate::units;
 
 /// Name of the file in the policy folder.
 pub const PROMOTIONS: &str = "promotions.toml";
@@ -26,6 +27,31 @@ pub enum Promotion {
     Evidence(String),
     /// Without evidence: who took the responsibility, and why.
     BreakGlass(String),
+}
+
+/// What must have been seen of a rule in shadow before it is enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PromoteIf {
+    /// At least so many calls that it matched.
+    pub calls: u64,
+    /// From the first to the last of them at least so many milliseconds.
+    pub over_ms: u64,
+    /// At most so many calls for which enforcing it would have changed the verdict.
+    pub changed: u64,
+}
+
+/// Read `promote_if = { calls = 500, over = "7d", changed = 10 }`.
+pub(crate) fn promote_if(item: &Item<'_>) -> Option<PromoteIf> {
+    let table = item.table("`promote_if`")?;
+    table.only(&["calls", "over", "changed"]);
+    let count = |key, least| table.get(key).map(|item: Item<'_>| item.integer(least..=u64::MAX));
+    let calls = table.need("calls").and_then(|item| item.integer(1..=u64::MAX));
+    let over = table.get("over").map_or(Some(0), |item| {
+        let text = item.text()?;
+        item.checked(units::duration_ms(text)).map(std::num::NonZeroU64::get)
+    });
+    let changed = count("changed", 0).unwrap_or(Some(u64::MAX));
+    Some(PromoteIf { calls: calls?, over_ms: over?, changed: changed? })
 }
 
 /// The promotions by rule, with the digest that each is for.

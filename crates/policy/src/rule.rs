@@ -18,7 +18,7 @@ use crate::field::Field;
 use crate::limits;
 use crate::message::Message;
 use crate::names;
-use crate::promotion::{self, Promotion};
+use crate::promotion::{self, PromoteIf, Promotion};
 use crate::registry::Registry;
 use crate::rollout::{self, Rollout, Stage};
 use crate::scope::{self, Scope};
@@ -32,7 +32,7 @@ pub const MAX_APPROVALS: u64 = 32;
 /// How long an approval is waited for unless the rule says.
 pub const DEFAULT_APPROVAL_MS: u64 = 15 * 60_000;
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "id",
     "match",
     "when",
@@ -49,6 +49,7 @@ const KEYS: [&str; 17] = [
     "tags",
     "mode",
     "rollout",
+    "promote_if",
     "durability",
 ];
 
@@ -160,6 +161,8 @@ pub struct RuleInfo {
     pub digest: Digest,
     /// Why it may be enforced, where the manifest has `require_shadow`.
     pub promotion: Option<Promotion>,
+    /// What must have been seen before it is enforced, where it says.
+    pub promote_if: Option<PromoteIf>,
     /// Its reason code, also where it comes from the default.
     pub reason: ReasonCode,
     /// Its message as it is written, placeholders and all.
@@ -253,6 +256,7 @@ fn info(rule: &Rule, table: &Table<'_>, tags: BTreeMap<String, Vec<String>>) -> 
         layer: None,
         digest: promotion::fingerprint(table),
         promotion: None,
+        promote_if: table.get("promote_if").and_then(|item| promotion::promote_if(&item)),
         reason: rule.reason.clone(),
         message: table.get("message").and_then(|item| item.text().map(str::to_owned)),
         severity: rule.severity,

@@ -88,7 +88,7 @@ impl Scope {
 }
 
 impl ScopeTest {
-    fn holds(&self, call: &Call) -> bool {
+    pub(crate) fn holds(&self, call: &Call) -> bool {
         let any = |globs: &[Glob], text: &str| globs.iter().any(|g| g.matches(text));
         match self {
             Self::Agent(globs) => any(globs, &call.agent.name),

@@ -62,6 +62,17 @@ impl Sources {
         Ok(sources)
     }
 
+    /// The TOML files in a folder beside the manifest that is no pack, such as `tests`; none when it does not exist.
+    ///
+    /// # Errors
+    /// As [`Sources::read`].
+    pub fn read_beside(dir: &Path, folder: &str) -> Result<Vec<SourceFile>, LoadErrors> {
+        let mut reading = Reading { dir, files: Vec::new(), bytes: 0, errors: Vec::new() };
+        reading.folder(folder, 0);
+        LoadErrors::check(reading.errors)?;
+        Ok(reading.files)
+    }
+
     pub(crate) fn read_what_is_there(dir: &Path) -> (Self, Vec<LoadError>) {
         let mut reading = Reading { dir, files: Vec::new(), bytes: 0, errors: Vec::new() };
         if dir.join(MANIFEST).is_file() {

@@ -8,7 +8,7 @@ use govrun_verdict::{DecisionId, Timestamp};
 
 use super::{KeyError, check_name, secret};
 use crate::form::Hex;
-use crate::note::VerifierKey;
+use crate::note::{self, VerifierKey};
 
 /// The secret key of a person or higher-trust agent that may approve.
 pub struct ApproverKey {
@@ -63,6 +63,15 @@ impl ApproverKey {
     pub fn sign(&self, statement: ApprovalStatement) -> SignedApproval {
         let signature = self.secret.sign(statement.text().as_bytes()).to_bytes();
         SignedApproval { key: self.key.clone(), statement, signature }
+    }
+}
+
+impl ApproverKey {
+    /// Sign a text as a note: a policy, for one. The text ends in a line feed, and begins with what it is, so that a
+    /// signature is worth nothing for anything else.
+    #[must_use]
+    pub fn sign_note(&self, text: &str) -> String {
+        note::sign(text, &self.key, &self.secret)
     }
 }
 

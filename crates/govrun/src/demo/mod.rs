@@ -81,7 +81,7 @@ impl Demo {
         state.init_keys("demo.govrun.local/log")?;
         state.make_approver("erin", vec!["treasury".to_owned()])?;
         std::fs::copy(state.trust(), site.root.join("trust.toml")).map_err(runtime_failure)?;
-        let policy = state::load_policy(&site.policies())?;
+        let policy = state::load_policy(&state, &site.policies())?;
         let engine = govrun_host::engine().map_err(runtime_failure)?;
         let folder = site.policies();
         let loader = Loader { engine: &engine, cache: state.cache(), policy: &policy, folder: &folder };

@@ -9,7 +9,7 @@ use govrun_policy::{Policy, ToolEntry};
 
 use super::Area::{Configuration, Dependency};
 use super::Check;
-use crate::state::{self, StateDir};
+use crate::state::{StateDir, load_policy};
 use crate::text::time;
 
 const MIB: u64 = 1 << 20;
@@ -144,8 +144,8 @@ pub(super) fn clock() -> Check {
 }
 
 /// The policy folder, and the component file of each of its tools.
-pub(super) fn policy(folder: &Path) -> Vec<Check> {
-    let policy = match state::load_policy(folder) {
+pub(super) fn policy(state: &StateDir, folder: &Path) -> Vec<Check> {
+    let policy = match load_policy(state, folder) {
         Ok(policy) => policy,
         Err(e) => {
             let said = e.to_string();
