@@ -29,7 +29,8 @@ pub(crate) fn fetch(url: &str, follow: usize) -> Told {
 
 /// A body of so many pieces; the answer is read in pieces as well.
 pub(crate) fn pieces(url: &str, count: usize, bytes: usize) -> Told {
-    let head = RequestHead { method: "POST".to_owned(), url: url.to_owned(), headers: Vec::new(), length: None };
+    let head =
+        RequestHead { method: "POST".to_owned(), url: url.to_owned(), headers: Vec::new(), length: None };
     let exchange = Exchange::open(&head).map_err(told)?;
     for _ in 0..count {
         exchange.write(&vec![b'p'; bytes]).map_err(told)?;

@@ -47,7 +47,11 @@ fn answer(coming: &FutureIncomingResponse) -> Told {
             }
         }
     }
-    let shown = if whole.len() > 200 { format!("{} bytes", whole.len()) } else { String::from_utf8_lossy(&whole).into_owned() };
+    let shown = if whole.len() > 200 {
+        format!("{} bytes", whole.len())
+    } else {
+        String::from_utf8_lossy(&whole).into_owned()
+    };
     Ok(format!("{status} {shown}"))
 }
 
@@ -101,7 +105,9 @@ pub(crate) fn header(url: &str, name: &str, value: &str) -> Told {
 pub(crate) fn lengths(url: &str) -> Told {
     let fields = Fields::new();
     for length in ["5", "50"] {
-        fields.append("content-length", length.as_bytes()).map_err(|error| format!("the header is refused: {error:?}"))?;
+        fields
+            .append("content-length", length.as_bytes())
+            .map_err(|error| format!("the header is refused: {error:?}"))?;
     }
     let request = request(url, fields)?;
     request.set_method(&Method::Post).map_err(|()| "the method is refused")?;
@@ -121,7 +127,11 @@ pub(crate) fn fields(count: usize) -> Told {
 /// No time at all for anything.
 pub(crate) fn impatient(url: &str) -> Told {
     let options = RequestOptions::new();
-    for set in [RequestOptions::set_connect_timeout, RequestOptions::set_first_byte_timeout, RequestOptions::set_between_bytes_timeout] {
+    for set in [
+        RequestOptions::set_connect_timeout,
+        RequestOptions::set_first_byte_timeout,
+        RequestOptions::set_between_bytes_timeout,
+    ] {
         set(&options, Some(0)).map_err(|()| "the timeout is refused")?;
     }
     sent(request(url, Fields::new())?, Some(options))
@@ -131,7 +141,8 @@ pub(crate) fn impatient(url: &str) -> Told {
 pub(crate) fn many(url: &str, count: usize) -> Told {
     let mut coming = Vec::new();
     for _ in 0..count {
-        coming.push(handle(request(url, Fields::new())?, None).map_err(|code| format!("not sent: {code:?}"))?);
+        coming
+            .push(handle(request(url, Fields::new())?, None).map_err(|code| format!("not sent: {code:?}"))?);
     }
     let answers: Vec<Told> = coming.iter().map(answer).collect();
     let good = answers.iter().filter(|answer| answer.is_ok()).count();

@@ -157,7 +157,8 @@ fn set_modified(path: &str, seconds: u64) -> io::Result<()> {
 fn hash(path: &str) -> io::Result<String> {
     let (directory, rest) = beneath(path).ok_or(ErrorKind::NotFound)?;
     let hash = directory.metadata_hash_at(PathFlags::SYMLINK_FOLLOW, &rest);
-    hash.map(|hash| format!("{:x}-{:x}", hash.upper, hash.lower)).map_err(|code| Error::other(format!("{code:?}")))
+    hash.map(|hash| format!("{:x}-{:x}", hash.upper, hash.lower))
+        .map_err(|code| Error::other(format!("{code:?}")))
 }
 
 /// The preopen that a path is in, and the rest of it.

@@ -67,8 +67,11 @@ where
         // The one who waits for head or body is told what went wrong.
         let _ = connection.await;
     })));
+    // Handed over here and not when the head is waited for: a body that is written before needs somebody to take it.
+    let coming = sender.send_request(request);
     let head = Box::pin(async move {
-        let response = sender.send_request(request).await.map_err(|e| failed(&e, header_bytes))?;
+        let response = coming.await.map_err(|e| failed(&e, header_bytes))?;
+        drop(sender);
         check(response.status(), response.headers(), header_bytes)?;
         Ok(response)
     });
