@@ -126,6 +126,20 @@ fn policy_and_audit_never_see_each_other_even_through_others() {
 }
 
 #[test]
+fn the_log_and_its_verifier_can_be_built_into_other_programs() {
+    let reached = reachable(&metadata(), "govrun-audit");
+    assert!(reached.contains("ed25519-dalek"), "the graph is not read rightly");
+    let heavy: Vec<_> = reached
+        .iter()
+        .filter(|name| {
+            ["wasmtime", "tokio", "hyper", "rustls", "rusqlite"].iter().any(|h| name.starts_with(h))
+        })
+        .collect();
+    assert!(heavy.is_empty(), "govrun-audit builds {heavy:?}");
+    assert!(reached.len() <= 90, "{} packages for govrun-audit", reached.len());
+}
+
+#[test]
 fn only_the_host_uses_wasmtime() {
     let metadata = metadata();
     let packages = metadata["packages"].as_array().unwrap();

@@ -24,6 +24,66 @@ fn hex(hash: Option<Hash>) -> String {
     hash.map_or_else(|| "none".to_owned(), |h| Hex(h).to_string())
 }
 
+/// Which epoch seals what. An epoch ends with a `key_epoch` record as its last; its own key seals that record, and only
+/// then comes the next one, which the next key seals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct EpochOrder {
+    /// The epoch that the last record belongs to.
+    current: u64,
+    /// Number of records at its end, once that is there.
+    ends: Option<u64>,
+    /// Whether its own key sealed all of them.
+    closed: bool,
+}
+
+impl EpochOrder {
+    /// After a seal of `epoch`, which covers a `key_epoch` record as its last or not.
+    pub(crate) fn after_seal(epoch: u64, ended_at: Option<u64>) -> Self {
+        Self { current: epoch, ends: ended_at, closed: ended_at.is_some() }
+    }
+
+    /// The epoch that the next record will belong to.
+    pub(crate) const fn next(&self) -> u64 {
+        if self.ends.is_some() { self.current + 1 } else { self.current }
+    }
+
+    /// Whether the last record ends its epoch.
+    pub(crate) const fn is_ended(&self) -> bool {
+        self.ends.is_some()
+    }
+
+    /// Whether a `key_epoch` record is there that its epoch's own key has not sealed.
+    pub(crate) const fn is_open_ended(&self) -> bool {
+        self.ends.is_some() && !self.closed
+    }
+
+    fn record(&mut self, kind: Kind, size: u64) -> Result<(), Break> {
+        if self.is_open_ended() {
+            return broken(
+                "a record follows the end of its epoch before that was sealed",
+                self.current,
+                size,
+            );
+        }
+        self.current = self.next();
+        self.ends = (kind == Kind::KeyEpoch).then_some(size);
+        self.closed = false;
+        Ok(())
+    }
+
+    fn seal(&mut self, epoch: u64, size: u64) -> Result<(), Break> {
+        if epoch == self.current {
+            self.closed |= self.ends == Some(size);
+            return Ok(());
+        }
+        if self.closed && epoch == self.next() {
+            *self = Self { current: epoch, ends: None, closed: false };
+            return Ok(());
+        }
+        broken("the seal is of an epoch whose turn it is not: `epoch`", self.current, epoch)
+    }
+}
+
 /// What is known after some line.
 #[derive(Debug, Clone)]
 pub(crate) struct Chain {
@@ -49,6 +109,10 @@ pub(crate) struct Chain {
     watched: Vec<u64>,
     /// Roots of the watched sizes that were passed.
     roots: Vec<(u64, Hash)>,
+    /// Whose turn it is to seal.
+    pub(crate) epochs: EpochOrder,
+    /// True when the next line is the first of a segment that is not the first.
+    opening: bool,
 }
 
 impl Chain {
@@ -66,6 +130,8 @@ impl Chain {
             last_kind: None,
             watched: Vec::new(),
             roots: Vec::new(),
+            epochs: EpochOrder { current: 0, ends: None, closed: false },
+            opening: false,
         }
     }
 
@@ -90,8 +156,17 @@ impl Chain {
         roots
     }
 
+    /// The next line is the first of a segment that goes on from another: a seal over everything before it, all of it on
+    /// disk. So a segment can be followed from its first line on, and begins only where the one before is safe.
+    pub(crate) const fn begin_segment(&mut self) {
+        self.opening = true;
+    }
+
     /// A record whose line hashes to `leaf`.
     pub(crate) fn record(&mut self, frame: &Frame<'_>, leaf: Hash) -> Result<(), Break> {
+        if self.opening {
+            return broken("a segment does not begin with a seal", "a seal", frame.head.kind.name());
+        }
         if frame.head.seq != self.size {
             return broken("a record is missing, repeated or moved: `seq`", self.size, frame.head.seq);
         }
@@ -116,7 +191,10 @@ impl Chain {
         if frame.head.time < self.time && frame.head.kind != Kind::ClockStep {
             return broken("time steps back without a clock_step record", self.time, frame.head.time);
         }
+        let mut epochs = self.epochs;
+        epochs.record(frame.head.kind, self.size + 1)?;
         self.leaf(leaf)?;
+        self.epochs = epochs;
         self.seal_due = false;
         self.time = frame.head.time;
         self.last_kind = Some(frame.head.kind);
@@ -152,6 +230,14 @@ impl Chain {
         if !(self.synced..=before).contains(&seal.synced.0) {
             return broken("the seal claims a synced size that cannot be: `synced`", before, seal.synced.0);
         }
+        if self.opening && (seal.size.0, seal.synced.0) != (self.size, self.size) {
+            return broken(
+                "a segment begins with a seal that does not cover what is before it",
+                self.size,
+                seal.size.0,
+            );
+        }
+        self.epochs.seal(seal.epoch.0, seal.size.0)?;
         while self.sealed.size() < seal.size.0 {
             let Some(leaf) = self.pending.pop_front() else { break };
             self.sealed.push(leaf);
@@ -174,6 +260,7 @@ impl Chain {
                 seal.range.len(),
             );
         }
+        self.opening = false;
         self.last_seal = line;
         self.seal_due = true;
         self.synced = seal.synced.0;

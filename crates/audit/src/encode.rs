@@ -10,8 +10,8 @@ use govrun_verdict::{
 
 use crate::commit::{Opening, Salts, commitment};
 use crate::entry::{
-    AbsorbedKind, ApprovalEntry, DecisionEntry, EscalationEntry, Inputs, MAX_ABSORBED, OutcomeEntry,
-    OutcomeStatus, PolicyLoadEntry,
+    AbsorbedKind, ApprovalEntry, DecisionEntry, DrillEntry, EscalationEntry, GapEntry, Inputs, MAX_ABSORBED,
+    ModeChangeEntry, OutcomeEntry, OutcomeStatus, PolicyLoadEntry,
 };
 use crate::form::body::{self, Body, Field};
 use crate::form::{B64, FormError, Hex, Int, Json, Text};
@@ -426,5 +426,31 @@ pub(crate) fn policy_load(entry: &PolicyLoadEntry<'_>) -> Result<Encoded, Encode
         policy: entry.epoch,
         previous: entry.previous,
         env: Text::from(entry.env),
+    })))
+}
+
+pub(crate) fn mode_change(entry: &ModeChangeEntry<'_>) -> Result<Encoded, EncodeError> {
+    plain_body(&Body::ModeChange(Box::new(body::ModeChange {
+        scope: Text::from(entry.scope),
+        from: Text::from(entry.from),
+        to: Text::from(entry.to),
+        by: Text::from(entry.by),
+    })))
+}
+
+pub(crate) fn drill(entry: &DrillEntry<'_>) -> Result<Encoded, EncodeError> {
+    plain_body(&Body::Drill(Box::new(body::Drill {
+        name: Text::from(entry.name),
+        event: entry.event,
+        by: Text::from(entry.by),
+    })))
+}
+
+pub(crate) fn gap(entry: &GapEntry<'_>) -> Result<Encoded, EncodeError> {
+    plain_body(&Body::Gap(Box::new(body::Gap {
+        from: Int(entry.from.0),
+        to: Int(entry.to.0),
+        calls: Int(entry.calls),
+        why: Text::from(entry.why),
     })))
 }

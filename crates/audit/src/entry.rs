@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use govrun_verdict::{BudgetLevel, Call, Decision, DecisionId, Digest, Disclosure, Obligations, Timestamp};
 
-pub use crate::form::body::{AbsorbedKind, ApprovalEvent};
+pub use crate::form::body::{AbsorbedKind, ApprovalEvent, DrillEvent};
 use crate::keys::SignedApproval;
 
 /// Most absorbed effects that one outcome lists; the rest are counted.
@@ -170,4 +170,41 @@ pub struct PolicyLoadEntry<'a> {
     pub previous: Option<Digest>,
     /// Environment it was compiled for.
     pub env: &'a str,
+}
+
+/// A policy, rule or environment counts in another way from here on.
+#[derive(Debug, Clone, Copy)]
+pub struct ModeChangeEntry<'a> {
+    /// What changed: `env prod`, `rule pay-limit`, `stop agent finance-1`.
+    pub scope: &'a str,
+    /// How it counted before.
+    pub from: &'a str,
+    /// How it counts from here on.
+    pub to: &'a str,
+    /// Who changed it.
+    pub by: &'a str,
+}
+
+/// An exercise began or ended.
+#[derive(Debug, Clone, Copy)]
+pub struct DrillEntry<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What happened.
+    pub event: DrillEvent,
+    /// Who runs it.
+    pub by: &'a str,
+}
+
+/// For a while calls were refused because nothing could be recorded.
+#[derive(Debug, Clone, Copy)]
+pub struct GapEntry<'a> {
+    /// Since when.
+    pub from: Timestamp,
+    /// Until when.
+    pub to: Timestamp,
+    /// How many calls were refused.
+    pub calls: u64,
+    /// Reason code of the refusals.
+    pub why: &'a str,
 }

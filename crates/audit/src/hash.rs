@@ -86,6 +86,27 @@ impl Tree {
     }
 }
 
+/// The tree over these leaf hashes.
+pub(crate) fn tree_of(leaves: &[Hash]) -> Tree {
+    let mut tree = Tree::default();
+    leaves.iter().for_each(|leaf| tree.push(*leaf));
+    tree
+}
+
+/// The proof for [`includes`] that the leaf at `index` is in the tree over these leaf hashes (RFC 9162, 2.1.3.1). For trees
+/// that are small enough to be at hand whole. Empty when there is no such leaf.
+pub(crate) fn path(leaves: &[Hash], index: usize) -> Vec<Hash> {
+    if leaves.len() < 2 || index >= leaves.len() {
+        return Vec::new();
+    }
+    let half = leaves.len().next_power_of_two() / 2;
+    let (left, right) = leaves.split_at(half);
+    let (mut proof, sibling) =
+        if index < half { (path(left, index), right) } else { (path(right, index - half), left) };
+    proof.push(tree_of(sibling).root());
+    proof
+}
+
 /// Whether `proof` leads from the leaf hash at `index` to the root of a tree of `size` leaves (RFC 9162, 2.1.3.2).
 #[must_use]
 pub fn includes(index: u64, size: u64, leaf: Hash, proof: &[Hash], root: &Hash) -> bool {
@@ -146,4 +167,24 @@ pub fn extends(old: u64, new: u64, old_root: &Hash, new_root: &Hash, proof: &[Ha
         last >>= 1;
     }
     last == 0 && from_old == *old_root && from_new == *new_root
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_proves_its_leaf_and_no_other() {
+        for size in 1..40_u8 {
+            let leaves: Vec<Hash> = (0..size).map(|i| leaf(&[i])).collect();
+            let root = tree_of(&leaves).root();
+            for (index, found) in (0_u64..).zip(&leaves) {
+                let proof = path(&leaves, usize::try_from(index).unwrap_or(0));
+                assert!(includes(index, size.into(), *found, &proof, &root), "{index} of {size}");
+                assert!(
+                    size == 1 || !includes((index + 1) % u64::from(size), size.into(), *found, &proof, &root)
+                );
+            }
+        }
+    }
 }

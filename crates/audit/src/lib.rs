@@ -33,12 +33,13 @@ pub use clock::{Clock, ClockError, EARLIEST, SystemClock};
 pub use commit::{Opening, commitment};
 pub use encode::{MAX_CLEAR, escalate as recorded_escalate, obligations as recorded_obligations};
 pub use entry::{
-    Absorbed, AbsorbedKind, ApprovalEntry, ApprovalEvent, DecisionEntry, EscalationEntry, Inputs,
-    MAX_ABSORBED, OutcomeEntry, OutcomeStatus, PolicyLoadEntry, Receipt, TraceIds,
+    Absorbed, AbsorbedKind, ApprovalEntry, ApprovalEvent, DecisionEntry, DrillEntry, DrillEvent,
+    EscalationEntry, GapEntry, Inputs, MAX_ABSORBED, ModeChangeEntry, OutcomeEntry, OutcomeStatus,
+    PolicyLoadEntry, Receipt, TraceIds,
 };
 pub use keys::{
-    Answer, ApprovalStatement, ApproverKey, CertError, Certificate, KeyError, KeyStore, SignedApproval,
-    WitnessSecret, log_origin,
+    Answer, ApprovalStatement, ApproverKey, CertError, Certificate, EpochStatus, EpochTree, KeyError,
+    KeyStore, SignedApproval, WitnessSecret, log_origin,
 };
-pub use log::{AppendError, Damage, Log, OpenError, RecoverError};
-pub use trust::{Approver, Trust, TrustError};
+pub use log::{AppendError, Damage, Limits, Log, OpenError, RecoverError};
+pub use trust::{Approver, Revoked, Trust, TrustError};

@@ -304,6 +304,11 @@ fn refers(record: &Record, id: DecisionId) -> bool {
         Ok(
             Body::Genesis(_)
             | Body::PolicyLoad(_)
+            | Body::ModeChange(_)
+            | Body::Drill(_)
+            | Body::KeyEpoch(_)
+            | Body::Gap(_)
+            | Body::Heartbeat(_)
             | Body::Recover(_)
             | Body::IoError(_)
             | Body::ClockStep(_)

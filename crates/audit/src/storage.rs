@@ -46,6 +46,25 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// When it cannot be opened or is not a regular file.
     fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn Storage>>;
+
+    /// Put a small file (0600) in place of what is there, whole or not at all, on disk when this returns; then overwrite the
+    /// bytes that were there before.
+    ///
+    /// # Errors
+    /// When it cannot be known to be there. What is there then is the old file or the new one.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+
+    /// Take a file away, so that it stays away after a crash.
+    ///
+    /// # Errors
+    /// When it could not be removed.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Bring the names in a directory to the disk.
+    ///
+    /// # Errors
+    /// When they cannot be known to be there.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
 
 /// The real one.
@@ -58,6 +77,35 @@ impl Disk for LocalDisk {
         options.read(true).write(true).create(create).mode(0o600).custom_flags(no_follow());
         Ok(Arc::new(regular(options.open(path)?)?))
     }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let temporary = path.with_extension("new");
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(no_follow());
+        let file = regular(options.open(&temporary)?)?;
+        write_all_at(&file, bytes, 0)?;
+        file.sync_all()?;
+        let before = OpenOptions::new().write(true).custom_flags(no_follow()).open(path).ok();
+        std::fs::rename(&temporary, path)?;
+        path.parent().map_or(Ok(()), sync_dir)?;
+        before.map_or(Ok(()), |file| overwrite(&file))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)?;
+        path.parent().map_or(Ok(()), sync_dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        sync_dir(dir)
+    }
+}
+
+/// Overwrite a file that has no name any more. What the disk or file system keeps of it besides is out of reach.
+fn overwrite(file: &File) -> io::Result<()> {
+    let length = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::InvalidData)?;
+    write_all_at(file, &vec![0; length], 0)?;
+    file.sync_data()
 }
 
 impl Storage for File {
@@ -143,6 +191,15 @@ pub(crate) fn private_dir(dir: &Path) -> io::Result<()> {
 /// Bring the names in a directory to the disk.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+/// Take an exclusive lock, and wait until whoever has it lets it go.
+pub(crate) fn wait_for_lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow());
+    let file = regular(options.open(path)?)?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
+    Ok(file)
 }
 
 /// Take the exclusive lock of a log, without waiting. `None`: another process or handle has it.

@@ -3,9 +3,11 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use govrun_verdict::LogId;
 use serde::{Deserialize, Serialize};
 
 use crate::cosign::WitnessKey;
+use crate::form::MAX_INT;
 use crate::note::VerifierKey;
 
 /// Largest trust file that is read, in bytes.
@@ -24,6 +26,18 @@ pub struct Trust {
     pub witnesses: Vec<WitnessKey>,
     /// How many of them must have cosigned a checkpoint; `None`: more than half.
     pub quorum: Option<u64>,
+    /// Logs whose keys were stolen, and from where on they prove nothing.
+    pub revoked: Vec<Revoked>,
+}
+
+/// A log whose keys cannot be believed from some record on. By size and not by time: a thief sets the clock as he likes, but
+/// he cannot shorten what a checkpoint that others hold has signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revoked {
+    /// The log.
+    pub log: LogId,
+    /// Number of records that still count. Seals over more are not believed.
+    pub at: u64,
 }
 
 /// One approver.
@@ -55,8 +69,17 @@ struct TrustFile {
     root: String,
     #[serde(default, rename = "approver", skip_serializing_if = "Vec::is_empty")]
     approvers: Vec<ApproverEntry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    revoked: Vec<RevokedEntry>,
     #[serde(default, skip_serializing_if = "WitnessEntries::is_empty")]
     witnesses: WitnessEntries,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RevokedEntry {
+    log: LogId,
+    at: u64,
 }
 
 /// `[witnesses]`: their keys, and how many are enough.
@@ -105,7 +128,14 @@ impl Trust {
     /// Trust in this root, and in nobody else.
     #[must_use]
     pub fn new(origin: &str, root: VerifierKey) -> Self {
-        Self { origin: origin.to_owned(), root, approvers: Vec::new(), witnesses: Vec::new(), quorum: None }
+        Self {
+            origin: origin.to_owned(),
+            root,
+            approvers: Vec::new(),
+            witnesses: Vec::new(),
+            quorum: None,
+            revoked: Vec::new(),
+        }
     }
 
     /// Read a trust file.
@@ -143,7 +173,29 @@ impl Trust {
             approvers.push(Approver { name, key, roles });
         }
         let witnesses = file.witnesses.parse()?;
-        Ok(Self { origin: file.origin, root, approvers, witnesses, quorum: file.witnesses.quorum })
+        let mut revoked: Vec<Revoked> = Vec::new();
+        for RevokedEntry { log, at } in file.revoked {
+            if at > MAX_INT || revoked.iter().any(|r| r.log == log) {
+                return Err(format!("the revocation of log {log} is listed twice, or its size is too large"));
+            }
+            revoked.push(Revoked { log, at });
+        }
+        let quorum = file.witnesses.quorum;
+        Ok(Self { origin: file.origin, root, approvers, witnesses, quorum, revoked })
+    }
+
+    /// Believe no seal of this log over more than `at` records. A revocation that is there already can only become stricter.
+    pub fn revoke(&mut self, log: LogId, at: u64) {
+        match self.revoked.iter_mut().find(|r| r.log == log) {
+            Some(there) => there.at = there.at.min(at),
+            None => self.revoked.push(Revoked { log, at }),
+        }
+    }
+
+    /// How many records of this log count at most; `None` when it was not revoked.
+    #[must_use]
+    pub fn revoked_at(&self, log: LogId) -> Option<u64> {
+        self.revoked.iter().find(|r| r.log == log).map(|r| r.at)
     }
 
     /// Write the trust file anew, whole or not at all.
@@ -161,6 +213,7 @@ impl Trust {
                 quorum: self.quorum,
                 keys: self.witnesses.iter().map(ToString::to_string).collect(),
             },
+            revoked: self.revoked.iter().map(|r| RevokedEntry { log: r.log, at: r.at }).collect(),
         };
         let text = toml::to_string(&file).map_err(|e| fail(e.to_string()))?;
         let temporary = path.with_extension("toml.new");

@@ -14,7 +14,7 @@ mod support;
 use std::sync::Arc;
 
 use govrun_audit::read::Records;
-use govrun_audit::verify::{Level, Outcome, verify};
+use govrun_audit::verify::{self, Level, Outcome};
 use govrun_audit::*;
 use govrun_verdict::{DecisionId, Durability};
 use support::faulty::{EIO, ENOSPC, Fault, FaultyDisk, Plan};
@@ -32,9 +32,9 @@ fn a_torn_last_line_goes_to_quarantine_and_the_log_goes_on() {
     let log = site.open();
     let id = log.id();
     let ids = record_n(&log, 5, Durability::Sealed);
-    let image = site.copy("image");
+    let image = site.snapshot();
     log.close().unwrap();
-    let segment = image.join(id.to_string()).join("00000001.jsonl");
+    let segment = image.segment(id);
     let whole = std::fs::read(&segment).unwrap();
     let starts: Vec<usize> = std::iter::once(0)
         .chain(whole.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(i, _)| i + 1))
@@ -46,22 +46,21 @@ fn a_torn_last_line_goes_to_quarantine_and_the_log_goes_on() {
         (from..whole.len()).step_by(41).chain(ends).filter(|c| (from..whole.len()).contains(c)).collect();
     cuts.dedup();
     for cut in cuts {
-        let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join(id.to_string());
-        std::fs::create_dir(&target).unwrap();
+        let site = image.snapshot();
+        let target = site.logs().join(id.to_string());
         std::fs::write(target.join("00000001.jsonl"), &whole[..cut]).unwrap();
         let torn = !starts.contains(&cut);
-        let before = verify(dir.path(), &site.trust, Level::L2);
+        let before = check(&site, Level::L2);
         let sealed_end = cut == starts[starts.len() - 1];
         assert_eq!(before.exit_code(), if torn || !sealed_end { 3 } else { 0 }, "cut at {cut}: {before}");
-        let log = Log::open(dir.path(), &site.keys, TestClock::new()).unwrap();
+        let log = site.open();
         assert_eq!(log.id(), id);
         record_n(&log, 1, Durability::Sealed);
         log.close().unwrap();
-        let after = verify(dir.path(), &site.trust, Level::L2);
+        let after = check(&site, Level::L2);
         assert_eq!(after.exit_code(), 0, "cut at {cut}: {after}");
         assert_eq!(target.join("quarantine").exists(), torn);
-        let kept = decisions(dir.path());
+        let kept = decisions(&site.logs());
         assert!(ids[..4].iter().all(|i| kept.contains(i)), "cut at {cut}");
     }
 }
@@ -73,17 +72,17 @@ fn records_recovered_without_a_signature_are_named_by_the_verifier() {
     let id = log.id();
     record_n(&log, 1, Durability::Sealed);
     let first = record_n(&log, 3, Durability::Os)[0];
-    let image = site.copy("image");
+    let image = site.snapshot();
     log.close().unwrap();
-    let segment = image.join(id.to_string()).join("00000001.jsonl");
+    let segment = image.segment(id);
     // Whatever was sealed meanwhile: leave the three records without a seal, as a kill within 10 ms would.
     let kept: Vec<Vec<u8>> = lines(&segment);
     let last = kept.iter().rposition(|l| !l.starts_with(b"{\"v\":1,\"t\":\"seal\"")).unwrap();
     std::fs::write(&segment, kept[..=last].concat()).unwrap();
-    assert_eq!(verify(&image, &site.trust, Level::L2).exit_code(), 3);
-    let again = Log::open(&image, &site.keys, TestClock::new()).unwrap();
+    assert_eq!(check(&image, Level::L2).exit_code(), 3);
+    let again = Log::open(&image.logs(), &image.keys, TestClock::new()).unwrap();
     again.close().unwrap();
-    let report = verify(&image, &site.trust, Level::L2);
+    let report = check(&image, Level::L2);
     assert_eq!(report.exit_code(), 0, "{report}");
     let told = format!("records {} to {} were not under any signature", first.seq, first.seq + 2);
     assert!(report.to_string().contains(&told), "{report}");
@@ -128,9 +127,9 @@ fn damage_below_the_synced_size_stops_the_start_with_its_place() {
     let id = log.id();
     record_n(&log, 3, Durability::Disk);
     record_n(&log, 1, Durability::Sealed);
-    let image = site.copy("image");
+    let image = site.snapshot();
     log.close().unwrap();
-    let segment = image.join(id.to_string()).join("00000001.jsonl");
+    let segment = image.segment(id);
     let good = std::fs::read(&segment).unwrap();
     let all = lines(&segment);
     // The last seal says that three decisions were on disk; the third of them is the record to hit.
@@ -140,7 +139,7 @@ fn damage_below_the_synced_size_stops_the_start_with_its_place() {
     bad[byte + 3] ^= 1;
     std::fs::write(&segment, &bad).unwrap();
     let before = std::fs::read(&segment).unwrap();
-    let error = Log::open(&image, &site.keys, TestClock::new()).unwrap_err();
+    let error = Log::open(&image.logs(), &image.keys, TestClock::new()).unwrap_err();
     let text = error.to_string();
     assert!(text.contains(&format!("00000001.jsonl:{}:{byte}", at + 1)), "{text}");
     assert!(text.contains("no crash did it"), "{text}");
@@ -149,12 +148,15 @@ fn damage_below_the_synced_size_stops_the_start_with_its_place() {
     let mut bad = all.clone();
     bad[at + 1][40] ^= 1;
     std::fs::write(&segment, bad.concat()).unwrap();
-    let text = Log::open(&image, &site.keys, TestClock::new()).unwrap_err().to_string();
+    let text = Log::open(&image.logs(), &image.keys, TestClock::new()).unwrap_err().to_string();
     assert!(text.contains("the seal over 5 records, which was on disk, is missing or altered"), "{text}");
     // An emptied or beheaded log is not continued either.
     for content in [&b""[..], &good[all[0].len()..]] {
         std::fs::write(&segment, content).unwrap();
-        assert!(matches!(Log::open(&image, &site.keys, TestClock::new()), Err(OpenError::Damaged { .. })));
+        assert!(matches!(
+            Log::open(&image.logs(), &image.keys, TestClock::new()),
+            Err(OpenError::Damaged { .. })
+        ));
     }
 }
 
@@ -165,9 +167,9 @@ fn a_lost_block_above_the_synced_size_is_moved_aside_with_all_that_follows() {
     let id = log.id();
     record_n(&log, 2, Durability::Disk);
     let kept = record_n(&log, 2, Durability::Sealed);
-    let image = site.copy("image");
+    let image = site.snapshot();
     log.close().unwrap();
-    let segment = image.join(id.to_string()).join("00000001.jsonl");
+    let segment = image.segment(id);
     let all = lines(&segment);
     let last = all.iter().rposition(|l| !l.starts_with(b"{\"v\":1,\"t\":\"seal\"")).unwrap();
     let start: usize = all[..last].iter().map(Vec::len).sum();
@@ -176,16 +178,19 @@ fn a_lost_block_above_the_synced_size_is_moved_aside_with_all_that_follows() {
     // More than what recovery writes: what is not cut off would show behind it.
     bytes.extend([b'x'; 100_000]);
     std::fs::write(&segment, &bytes).unwrap();
-    assert_ne!(verify(&image, &site.trust, Level::L2).exit_code(), 0);
-    let log = Log::open(&image, &site.keys, TestClock::new()).unwrap();
+    assert_ne!(check(&image, Level::L2).exit_code(), 0);
+    let log = Log::open(&image.logs(), &image.keys, TestClock::new()).unwrap();
     log.close().unwrap();
-    let report = verify(&image, &site.trust, Level::L2);
+    let report = check(&image, Level::L2);
     assert_eq!(report.exit_code(), 0, "{report}");
     assert!(report.to_string().contains("moved to quarantine"), "{report}");
-    assert!(decisions(&image).contains(&kept[0]));
-    assert!(!decisions(&image).contains(&kept[1]), "the lost record is not invented");
-    let moved =
-        std::fs::read_dir(image.join(id.to_string()).join("quarantine")).unwrap().next().unwrap().unwrap();
+    assert!(decisions(&image.logs()).contains(&kept[0]));
+    assert!(!decisions(&image.logs()).contains(&kept[1]), "the lost record is not invented");
+    let moved = std::fs::read_dir(image.logs().join(id.to_string()).join("quarantine"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
     assert_eq!(std::fs::read(moved.path()).unwrap(), &bytes[start..]);
 }
 
@@ -193,7 +198,7 @@ fn a_lost_block_above_the_synced_size_is_moved_aside_with_all_that_follows() {
 fn history(site: &Site, plan: &Arc<Plan>) -> (Vec<DecisionId>, bool) {
     let disk = Arc::new(FaultyDisk(Arc::clone(plan)));
     let mut acknowledged = Vec::new();
-    let Ok(log) = Log::open_on(&site.logs(), &site.keys, TestClock::new(), disk) else {
+    let Ok(log) = Log::open_on(&site.logs(), &site.keys, TestClock::new(), disk, Limits::default()) else {
         return (acknowledged, true);
     };
     let mut failed = false;
@@ -253,9 +258,10 @@ fn every_write_failing_in_every_way_loses_no_acknowledged_record() {
     assert!(!failed && all.len() == 5);
     let writes = plan.writes.load(std::sync::atomic::Ordering::SeqCst);
     assert!(writes > 12, "{writes}");
+    let blank = Site::new();
     for way in ways {
         for at in 0..writes {
-            let site = Site::new();
+            let site = blank.snapshot();
             let plan = Arc::new(Plan::default());
             *plan.fail_write.lock().unwrap() = Some((at, way));
             let (acknowledged, failed) = history(&site, &plan);
@@ -269,8 +275,9 @@ fn every_write_failing_in_every_way_loses_no_acknowledged_record() {
 
 #[test]
 fn a_failing_sync_stops_the_log_is_never_retried_and_is_recorded() {
-    for at in 0..8 {
-        let site = Site::new();
+    let blank = Site::new();
+    for at in 0..12 {
+        let site = blank.snapshot();
         let plan = Arc::new(Plan::default());
         *plan.fail_sync.lock().unwrap() = Some(at);
         let (acknowledged, failed) = history(&site, &plan);
@@ -280,7 +287,10 @@ fn a_failing_sync_stops_the_log_is_never_retried_and_is_recorded() {
         if !acknowledged.is_empty() && failed {
             let id = acknowledged[0].log;
             let text = std::fs::read_to_string(site.segment(id)).unwrap();
-            assert!(text.contains("\"t\":\"io_error\""), "sync {at}: the log does not say why it ends");
+            // While an epoch ends no key may sign another record.
+            let record = text.lines().rfind(|l| !l.starts_with("{\"v\":1,\"t\":\"seal\"")).unwrap();
+            let says = ["io_error", "key_epoch"].iter().any(|t| record.contains(&format!("\"t\":\"{t}\"")));
+            assert!(says, "sync {at}: the log does not say why it ends: {record}");
         }
         after_failure(&site, &acknowledged, &format!("sync {at}"));
     }
@@ -340,7 +350,7 @@ fn reopening_reads_the_end_only() {
     assert!(size > 16 << 20, "{size}");
     let plan = Arc::new(Plan::default());
     let disk = Arc::new(FaultyDisk(Arc::clone(&plan)));
-    let log = Log::open_on(&site.logs(), &site.keys, TestClock::new(), disk).unwrap();
+    let log = Log::open_on(&site.logs(), &site.keys, TestClock::new(), disk, Limits::default()).unwrap();
     assert_eq!(log.id(), id);
     let read = plan.bytes_read.load(std::sync::atomic::Ordering::SeqCst);
     assert!(read < 256 * 1024, "{read} bytes of {size} were read");
@@ -352,9 +362,14 @@ fn reopening_reads_the_end_only() {
 fn a_record_reaches_its_class_before_it_is_acknowledged() {
     let site = Site::new();
     let plan = Arc::new(Plan::default());
-    let log =
-        Log::open_on(&site.logs(), &site.keys, TestClock::new(), Arc::new(FaultyDisk(Arc::clone(&plan))))
-            .unwrap();
+    let log = Log::open_on(
+        &site.logs(),
+        &site.keys,
+        TestClock::new(),
+        Arc::new(FaultyDisk(Arc::clone(&plan))),
+        Limits::default(),
+    )
+    .unwrap();
     let ends_in_seal_of = |id: DecisionId| {
         let all = lines(&site.segment(id.log));
         let seal = all.iter().rev().find(|l| l.starts_with(b"{\"v\":1,\"t\":\"seal\"")).unwrap();
@@ -377,9 +392,14 @@ fn a_record_reaches_its_class_before_it_is_acknowledged() {
 fn an_unsealed_record_is_sealed_within_its_window_and_synced_within_a_second() {
     let site = Site::new();
     let plan = Arc::new(Plan::default());
-    let log =
-        Log::open_on(&site.logs(), &site.keys, TestClock::new(), Arc::new(FaultyDisk(Arc::clone(&plan))))
-            .unwrap();
+    let log = Log::open_on(
+        &site.logs(),
+        &site.keys,
+        TestClock::new(),
+        Arc::new(FaultyDisk(Arc::clone(&plan))),
+        Limits::default(),
+    )
+    .unwrap();
     let id = log.id();
     let seals =
         || lines(&site.segment(id)).iter().filter(|l| l.starts_with(b"{\"v\":1,\"t\":\"seal\"")).count();

@@ -171,13 +171,18 @@ fn no_field_is_outside_the_hash() {
     let (site, id) = log_of_everything(Size::Full);
     let lines = lines(&site.segment(id));
     let mut tried: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    // The log has 34 epochs: one field of one type is changed so often and no more.
+    const MOST: u32 = 16;
+    let mut times: BTreeMap<String, u32> = BTreeMap::new();
     for (index, line) in lines.iter().enumerate() {
         let text = &line[..line.len() - 1];
         let kind =
             serde_json::from_slice::<serde_json::Value>(text).unwrap()["t"].as_str().unwrap().to_owned();
         for (path, range) in scalars(text) {
             tried.entry(kind.clone()).or_default().insert(path.replace("[]", ""));
-            if path.ends_with("[]") {
+            let times = times.entry(format!("{kind}{path}")).or_insert(0);
+            *times += 1;
+            if path.ends_with("[]") || *times > MOST {
                 continue;
             }
             let mut changed = text[..range.start].to_vec();

@@ -152,8 +152,7 @@ fn an_unknown_version_or_type_is_inconclusive_where_nothing_else_is_wrong() {
     // A line of another version as the very last: nothing after it contradicts it.
     let report = check_bytes(&site, id, format!("{text}{{\"v\":2,\"t\":\"later\"}}\n").as_bytes());
     assert_eq!(report.exit_code(), 3, "{report}");
-    let report =
-        check_bytes(&site, id, format!("{text}{{\"v\":1,\"t\":\"heartbeat\",\"seq\":9}}\n").as_bytes());
+    let report = check_bytes(&site, id, format!("{text}{{\"v\":1,\"t\":\"pulse\",\"seq\":9}}\n").as_bytes());
     assert_eq!(report.exit_code(), 3, "{report}");
     // In the middle it breaks the chain.
     let report = check_bytes(&site, id, text.replacen("\"t\":\"open\"", "\"t\":\"opem\"", 1).as_bytes());

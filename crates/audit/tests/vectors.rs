@@ -203,12 +203,18 @@ fn every_seal_is_a_c2sp_checkpoint() {
     log.close().unwrap();
     let origin = govrun_audit::log_origin(&site.trust.origin, id);
     let mut seals = 0;
+    let mut keys = Vec::new();
     for line in support::lines(&site.segment(id)) {
         let line = &line[..line.len() - 1];
+        let record: Value = serde_json::from_slice(line).unwrap();
+        match record["t"].as_str() {
+            Some("genesis") => keys.push(hex_of(&record["epoch_key"])),
+            Some("key_epoch") => keys.push(hex_of(&record["key"])),
+            _ => {}
+        }
         let Ok(seal) = govrun_audit::form::SealLine::parse(line) else { continue };
         seals += 1;
-        let genesis: Value = serde_json::from_slice(&support::lines(&site.segment(id))[0]).unwrap();
-        let public = hex_of(&genesis["epoch_key"]).try_into().unwrap();
+        let public = keys[usize::try_from(seal.epoch.0).unwrap()].clone().try_into().unwrap();
         let key = VerifierKey::new(&origin, public).unwrap();
         let note = seal.note();
         let note = Note::parse(&note).unwrap();
@@ -219,6 +225,66 @@ fn every_seal_is_a_c2sp_checkpoint() {
         assert_eq!(lines[3..], [format!("synced {}", seal.synced.0)]);
     }
     assert!(seals >= 7);
+}
+
+/// Not a test by itself: with `GOVRUN_UPDATE_WORKED=1` it writes the worked log anew and puts it into the document, between
+/// its two headings. The keys are thrown away.
+#[test]
+fn write_the_worked_log() {
+    use govrun_audit::form::{Line, parse_line};
+    if std::env::var_os("GOVRUN_UPDATE_WORKED").is_none() {
+        return;
+    }
+    let site = support::Site::new();
+    let log = site.open();
+    let id = log.id();
+    let decision = support::record_n(&log, 1, govrun_verdict::Durability::Sealed)[0];
+    log.outcome(&support::outcome(decision)).unwrap();
+    log.close().unwrap();
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/worked");
+    std::fs::remove_dir_all(&dir).unwrap();
+    std::fs::create_dir_all(dir.join(id.to_string())).unwrap();
+    site.trust.save(&dir.join("trust.toml")).unwrap();
+    for name in ["00000001.jsonl", "openings.jsonl"] {
+        let from = site.segment(id).with_file_name(name);
+        std::fs::copy(from, dir.join(id.to_string()).join(name)).unwrap();
+    }
+    let mut text = format!(
+        "## A worked log\n\nRoot key, as in the trust file: `{}`. One\nallowed payment, its outcome, and a clean end; the lines are \
+         stored in `crates/audit/tests/vectors/worked/`, and a test\ncompares them with this page.\n\n",
+        site.trust.root
+    );
+    let mut note = String::new();
+    for line in support::lines(&site.segment(id)) {
+        let line = std::str::from_utf8(&line[..line.len() - 1]).unwrap();
+        let (what, tag, hash) = match parse_line(line.as_bytes()).unwrap() {
+            Line::Record(f) => {
+                (format!("record {}, {}", f.head.seq, f.head.kind.name()), 0, leaf(line.as_bytes()))
+            }
+            Line::Seal(s) => {
+                if s.size.0 == 3 {
+                    note = s.note();
+                }
+                let what = format!("seal of epoch {}, size {}, synced {}", s.epoch.0, s.size.0, s.synced.0);
+                (what, 2, govrun_audit::hash::seal(line.as_bytes()))
+            }
+        };
+        let hash = hex::encode(hash);
+        text += &format!("{what} – `SHA-256(0x0{tag} ‖ line)` =\n`{hash}`\n\n```json\n{line}\n```\n\n");
+    }
+    let opening = std::fs::read_to_string(site.segment(id).with_file_name("openings.jsonl")).unwrap();
+    let parsed: govrun_audit::Opening<'_> = serde_json::from_str(&opening).unwrap();
+    let value = serde_json::to_vec(&parsed.value).unwrap();
+    let commitment = hex::encode(govrun_audit::commitment(&parsed.salt.0, &parsed.field, &value));
+    text += &format!("The seal of size 3 as a signed note:\n\n```text\n{note}```\n\n");
+    text += &format!(
+        "The opening of `{}`, whose commitment is `{commitment}`:\n\n```json\n{opening}```\n",
+        &*parsed.field
+    );
+    let document = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/formats/audit-log.md");
+    let before = std::fs::read_to_string(&document).unwrap();
+    let kept = before.split("## A worked log\n").next().unwrap();
+    std::fs::write(&document, format!("{kept}{text}")).unwrap();
 }
 
 /// The log that the format document walks through: it verifies, and what the document says about its bytes is true.

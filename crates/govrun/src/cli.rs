@@ -11,7 +11,9 @@ use crate::audit::{AuditCommand, places};
 use crate::exit::{Exit, Failure};
 use crate::policy::PolicyCommand;
 use crate::state::StateDir;
-use crate::{agent, approvals, call, demo, doctor, drill, explain, inspect, policy, replay, run, witness};
+use crate::{
+    agent, approvals, call, demo, doctor, drill, explain, inspect, keys, policy, replay, run, witness,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -158,9 +160,9 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Format::Human)]
         format: Format,
     },
-    /// Make and show keys.
+    /// Make, show, replace and revoke keys.
     #[command(subcommand)]
-    Keys(KeysCommand),
+    Keys(keys::KeysCommand),
     /// Show what a component imports and exports, and whether it may load.
     Inspect {
         /// The component.
@@ -211,24 +213,6 @@ struct Ballot {
     comment: String,
 }
 
-#[derive(Debug, Subcommand)]
-enum KeysCommand {
-    /// Make the signing keys and the trust file of this state directory.
-    Init {
-        /// Name of the logs, in the form of a host name and path.
-        #[arg(long, default_value = "govrun.local/log")]
-        origin: String,
-    },
-    /// Make the key of an approver and list it in the trust file.
-    Approver {
-        /// Name of the person.
-        name: String,
-        /// A role it has, such as `treasury`; repeat for several.
-        #[arg(long = "role", required = true)]
-        roles: Vec<String>,
-    },
-}
-
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -265,9 +249,7 @@ impl Cli {
                 agent::run(&StateDir::find(self.state)?, &policy, &agent, &component, &task, format)
             }
             Command::Approvals(command) => decide(&StateDir::find(self.state)?, &command),
-            Command::Keys(KeysCommand::Approver { name, roles }) => {
-                StateDir::find(self.state)?.add_approver(&name, roles)
-            }
+            Command::Keys(command) => keys::run(&StateDir::find(self.state)?, command),
             Command::Audit(command) => return command.run(self.state),
             Command::Witness(asked) => return witness::run(asked),
             Command::Explain { decision, audit, format } => {
@@ -282,12 +264,6 @@ impl Cli {
             }
             Command::Replay { folder, policy, format } => {
                 replay::run(&places(self.state, folder, None)?.folder, &policy, format)
-            }
-            Command::Keys(KeysCommand::Init { origin }) => {
-                let state = StateDir::find(self.state)?;
-                state.init_keys(&origin)?;
-                println!("keys and trust file are in {}; move root.key offline", state.keys().display());
-                Ok(Exit::Ok)
             }
         };
         exit.map(ExitCode::from)

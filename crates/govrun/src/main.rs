@@ -12,6 +12,7 @@ mod egress;
 mod exit;
 mod explain;
 mod inspect;
+mod keys;
 mod offers;
 mod policy;
 mod recorded;

@@ -27,11 +27,11 @@ fn said(out: std::process::Output) -> (i32, String) {
 fn a_key_that_others_can_read_is_refused_with_what_to_do() {
     let state = tempfile::tempdir().unwrap();
     assert_eq!(search(state.path()).0, 0);
-    let key = state.path().join("keys/epoch.key");
+    let key = state.path().join("keys/logs.key");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
     let (code, said) = search(state.path());
     assert_eq!(code, 8, "{said}");
-    assert!(said.contains("chmod") && said.contains("epoch.key"), "{said}");
+    assert!(said.contains("chmod") && said.contains("logs.key"), "{said}");
 }
 
 #[test]

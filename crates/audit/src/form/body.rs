@@ -10,6 +10,9 @@ pub use super::decision::{
 };
 use super::error::FormError;
 use super::frame::Kind;
+pub use super::keeping::{
+    Drill, DrillEvent, EpochEnd, Gap, Heartbeat, KeyEpoch, ModeChange, NextTree, Sibling,
+};
 use super::scalar::{B64, Hex, Int, Text};
 
 macro_rules! bodies {
@@ -61,10 +64,15 @@ macro_rules! bodies {
 bodies! {
     Genesis Genesis
     PolicyLoad PolicyLoad
+    ModeChange ModeChange
     Decision Decision
     Outcome Outcome
     Escalation Escalation
     Approval Approval
+    Drill Drill
+    KeyEpoch KeyEpoch
+    Gap Gap
+    Heartbeat Heartbeat
     Recover Recover
     IoError IoError
     ClockStep ClockStep
@@ -81,7 +89,12 @@ impl Body<'_> {
             Self::Approval(a) => a.signed.is_some() == a.event.is_signed(),
             Self::Genesis(_)
             | Self::PolicyLoad(_)
+            | Self::ModeChange(_)
             | Self::Escalation(_)
+            | Self::Drill(_)
+            | Self::KeyEpoch(_)
+            | Self::Gap(_)
+            | Self::Heartbeat(_)
             | Self::Recover(_)
             | Self::IoError(_)
             | Self::ClockStep(_)
@@ -107,11 +120,19 @@ pub struct Genesis<'a> {
     /// Origin of its checkpoints.
     #[serde(borrow)]
     pub origin: Text<'a>,
-    /// The genesis certificate: a signed note of the root key over origin, log key and epoch keys.
+    /// The genesis certificate: a signed note of the root key over origin, log key and the epoch keys of its logs.
     pub cert: Text<'a>,
+    /// Number of this log in the certificate.
+    pub slot: Int,
+    /// Number of epoch keys in the log's first tree of them.
+    pub epochs: Int,
+    /// Root of that tree.
+    pub epoch_root: Hex<32>,
+    /// Inclusion proof of the log in the certificate.
+    pub slot_proof: Vec<Hex<32>>,
     /// Public key of epoch 0.
     pub epoch_key: Hex<32>,
-    /// Inclusion proof of that key in the tree of epoch keys.
+    /// Inclusion proof of that key in the first tree of epoch keys.
     pub epoch_proof: Vec<Hex<32>>,
 }
 

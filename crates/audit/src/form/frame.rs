@@ -39,6 +39,8 @@ kinds! {
     Genesis "genesis"
     /// A policy came into force.
     PolicyLoad "policy_load"
+    /// A policy, rule or environment changed the way in which it counts.
+    ModeChange "mode_change"
     /// One decision on one call.
     Decision "decision"
     /// What became of a permitted call.
@@ -47,6 +49,14 @@ kinds! {
     Escalation "escalation"
     /// An approval was given, denied, used, expired or withdrawn.
     Approval "approval"
+    /// An exercise began or ended.
+    Drill "drill"
+    /// The last record of an epoch: which key signs from here on.
+    KeyEpoch "key_epoch"
+    /// For a while calls were refused because nothing could be recorded.
+    Gap "gap"
+    /// The writer is alive, and this is how far the logs beside it are.
+    Heartbeat "heartbeat"
     /// The writer came back after a crash.
     Recover "recover"
     /// A write or sync failed; the log stopped.

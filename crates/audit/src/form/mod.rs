@@ -8,6 +8,7 @@ pub mod body;
 mod decision;
 mod error;
 mod frame;
+mod keeping;
 mod scalar;
 mod seal;
 mod value;

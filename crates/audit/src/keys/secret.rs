@@ -18,11 +18,16 @@ use crate::form::Hex;
 
 const HEADER: &str = "govrun ed25519 secret key v1";
 
-/// A fresh key from the operating system's randomness.
-pub(super) fn generate() -> Result<SigningKey, KeyError> {
+/// A fresh seed from the operating system's randomness.
+pub(super) fn random() -> Result<Zeroizing<[u8; 32]>, KeyError> {
     let mut seed = Zeroizing::new([0_u8; 32]);
     getrandom::fill(seed.as_mut()).map_err(|_| KeyError::Random)?;
-    Ok(SigningKey::from_bytes(&seed))
+    Ok(seed)
+}
+
+/// A fresh key.
+pub(super) fn generate() -> Result<SigningKey, KeyError> {
+    random().map(|seed| SigningKey::from_bytes(&seed))
 }
 
 /// Make the directory, 0700, if it is not there.
@@ -48,22 +53,14 @@ pub(super) fn write_new(path: &Path, mode: u32, text: &[u8]) -> Result<(), KeyEr
 
 /// Write a secret key, 0600.
 pub(super) fn store(path: &Path, role: &str, key: &SigningKey) -> Result<(), KeyError> {
-    let mut text = Zeroizing::new(Vec::with_capacity(160));
-    text.extend_from_slice(format!("{HEADER} {role}\n").as_bytes());
-    let seed = Zeroizing::new(key.to_bytes());
-    let seed = Zeroizing::new(hex::encode(seed.as_ref()));
-    text.extend_from_slice(seed.as_bytes());
-    text.push(b'\n');
+    let text = text_of(role, &Zeroizing::new(key.to_bytes()));
     write_new(path, 0o600, &text)
 }
 
 /// Read a secret key; refuse one that others can read.
 pub(super) fn load(path: &Path, role: &str) -> Result<SigningKey, KeyError> {
-    let file = crate::storage::open_read(path).map_err(|e| KeyError::io(path, &e))?;
-    check_private(path, &file)?;
-    let mut text = Zeroizing::new(String::with_capacity(1024));
     let wrong = || KeyError::Form { path: path.to_owned(), what: "a secret key file of this role" };
-    file.take(1024).read_to_string(&mut text).map_err(|_| wrong())?;
+    let text = read_private(path, 1024)?;
     let seed = text
         .strip_prefix(HEADER)
         .and_then(|rest| rest.strip_prefix(' '))
@@ -73,6 +70,28 @@ pub(super) fn load(path: &Path, role: &str) -> Result<SigningKey, KeyError> {
         .ok_or_else(wrong)?;
     let seed = Zeroizing::new(Hex::<32>::parse(seed.as_bytes()).ok_or_else(wrong)?.0);
     Ok(SigningKey::from_bytes(&seed))
+}
+
+/// Read a file that nobody else can read, of at most so many bytes.
+pub(super) fn read_private(path: &Path, most: u64) -> Result<Zeroizing<String>, KeyError> {
+    let file = crate::storage::open_read(path).map_err(|e| KeyError::io(path, &e))?;
+    check_private(path, &file)?;
+    // Room for all of it at once: a string that grew would leave copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(most).unwrap_or(0) + 1));
+    let read = file.take(most + 1).read_to_string(&mut text);
+    match read {
+        Ok(length) if u64::try_from(length).is_ok_and(|n| n <= most) => Ok(text),
+        Ok(_) | Err(_) => Err(KeyError::Form { path: path.to_owned(), what: "a short text file" }),
+    }
+}
+
+/// The text of a secret key file of this role.
+pub(super) fn text_of(role: &str, seed: &[u8; 32]) -> Zeroizing<Vec<u8>> {
+    let mut text = Zeroizing::new(Vec::with_capacity(256));
+    text.extend_from_slice(format!("{HEADER} {role}\n").as_bytes());
+    Hex(*seed).push_to(&mut text);
+    text.push(b'\n');
+    text
 }
 
 fn check_private(path: &Path, file: &File) -> Result<(), KeyError> {

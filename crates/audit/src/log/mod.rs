@@ -1,8 +1,11 @@
 //! The writer: [`Log`].
 
+mod limits;
 mod open;
 mod recover;
+mod segment;
 mod threads;
+mod turn;
 mod writer;
 
 use std::fmt;
@@ -13,6 +16,7 @@ use std::thread::JoinHandle;
 
 use govrun_verdict::{DecisionId, Digest, Durability, LogId};
 
+pub use limits::Limits;
 pub use open::OpenError;
 pub(crate) use open::log_ids;
 pub use recover::{Damage, RecoverError};
@@ -20,24 +24,25 @@ pub use recover::{Damage, RecoverError};
 use crate::clock::{Clock, ClockError};
 use crate::encode::{self, Encoded};
 use crate::entry::{
-    ApprovalEntry, ApprovalEvent, DecisionEntry, EscalationEntry, OutcomeEntry, PolicyLoadEntry, Receipt,
+    ApprovalEntry, ApprovalEvent, DecisionEntry, DrillEntry, EscalationEntry, GapEntry, ModeChangeEntry,
+    OutcomeEntry, PolicyLoadEntry, Receipt,
 };
-use crate::form::body::{self, Body};
+use crate::form::body::{self, Body, EpochEnd};
 use crate::form::{FormError, Kind, Text};
 use crate::keys::{Answer, KeyStore};
 use crate::storage::{self, Disk, LocalDisk};
 use writer::Writer;
 
-/// Name of the one segment file that this version writes.
-pub(crate) const SEGMENT: &str = "00000001.jsonl";
 /// Name of the lock file of a log.
 pub(crate) const LOCK: &str = "lock";
 /// Name of the openings file of a log.
 pub(crate) const OPENINGS: &str = "openings.jsonl";
+/// Name of the file with the last checkpoint of a log that is on disk.
+pub(crate) const CHECKPOINT: &str = "checkpoint";
 /// Name of the folder of policy bundles beside the logs.
 pub(crate) const POLICIES: &str = "policies";
-/// Name of the file with the last checkpoint that is on disk.
-pub(crate) const CHECKPOINT: &str = "checkpoint";
+/// Name of the folder of lists beside the logs.
+pub(crate) const LISTS: &str = "lists";
 /// What the name of a log that is still being made begins with.
 pub(crate) const UNFINISHED: &str = ".new-";
 
@@ -86,7 +91,7 @@ struct Handle {
 /// What is let go of when the log is closed.
 struct Held {
     threads: Vec<JoinHandle<()>>,
-    lock: Option<File>,
+    locks: Option<(File, File)>,
 }
 
 impl fmt::Debug for Log {
@@ -103,10 +108,10 @@ impl Log {
     /// # Errors
     /// When the directory cannot be used, holds a log of other keys, or the log to reopen is damaged where it must not be.
     pub fn open(dir: &Path, keys: &KeyStore, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        Self::open_on(dir, keys, clock, Arc::new(LocalDisk))
+        Self::open_on(dir, keys, clock, Arc::new(LocalDisk), Limits::default())
     }
 
-    /// As [`Log::open`], on a disk of the caller's: how tests make writes fail.
+    /// As [`Log::open`], on a disk of the caller's and with other limits: how tests make writes fail and time pass.
     ///
     /// # Errors
     /// As [`Log::open`].
@@ -115,8 +120,18 @@ impl Log {
         keys: &KeyStore,
         clock: Arc<dyn Clock>,
         disk: Arc<dyn Disk>,
+        limits: Limits,
     ) -> Result<Self, OpenError> {
-        open::open(dir, keys, &clock, &disk)
+        open::open(dir, keys, &clock, &disk, limits)
+    }
+
+    /// Open every log under `dir` that these keys wrote and nobody writes now, and begin none.
+    ///
+    /// # Errors
+    /// As [`Log::open`]; logs that were opened before the error are closed again.
+    pub fn open_free(dir: &Path, keys: &KeyStore, clock: Arc<dyn Clock>) -> Result<Vec<Self>, OpenError> {
+        let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
+        open::open_free(dir, keys, &clock, &disk)
     }
 
     /// The id of this log.
@@ -171,6 +186,60 @@ impl Log {
         self.append(Kind::PolicyLoad, &encode::policy_load(entry)?, Durability::Disk).map(drop)
     }
 
+    /// Record that a policy, rule or environment counts in another way from here on (class `disk`).
+    ///
+    /// # Errors
+    /// When the record could not be brought to the disk.
+    pub fn mode_change(&self, entry: &ModeChangeEntry<'_>) -> Result<(), AppendError> {
+        self.append(Kind::ModeChange, &encode::mode_change(entry)?, Durability::Disk).map(drop)
+    }
+
+    /// Record that an exercise began or ended (class `disk`).
+    ///
+    /// # Errors
+    /// When the record could not be brought to the disk.
+    pub fn drill(&self, entry: &DrillEntry<'_>) -> Result<(), AppendError> {
+        self.append(Kind::Drill, &encode::drill(entry)?, Durability::Disk).map(drop)
+    }
+
+    /// Record that for a while calls were refused because nothing could be recorded (class `disk`).
+    ///
+    /// # Errors
+    /// When the time runs backwards, or the record could not be brought to the disk.
+    pub fn gap(&self, entry: &GapEntry<'_>) -> Result<(), AppendError> {
+        if entry.from > entry.to {
+            return Err(AppendError::Invalid("a gap ends before it begins"));
+        }
+        self.append(Kind::Gap, &encode::gap(entry)?, Durability::Disk).map(drop)
+    }
+
+    /// End the epoch: from here on the next key signs, and the seed of this one is erased. Happens by itself every quarter of an
+    /// hour in which there were records.
+    ///
+    /// # Errors
+    /// When the end of the epoch could not be brought to the disk; then the log takes nothing more.
+    pub fn rotate(&self) -> Result<(), AppendError> {
+        self.0.writer.rotate(EpochEnd::Rotate)
+    }
+
+    /// Record a sign of life now, with how far the logs beside this one are (class `os`). Happens by itself a minute after a
+    /// record.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or the record could not be written.
+    pub fn heartbeat(&self) -> Result<(), AppendError> {
+        self.0.writer.heartbeat()
+    }
+
+    /// Keep a list (of addresses, hosts, names) under its digest beside the logs, as [`Log::archive_policy`] keeps bundles.
+    ///
+    /// # Errors
+    /// When it cannot be written, or another list is there under that digest.
+    pub fn archive_list(&self, digest: Digest, list: &[u8]) -> Result<(), AppendError> {
+        let folder = self.0.dir.join(LISTS);
+        archive(&folder, digest, "list", list).map_err(|e| AppendError::Archive(e.to_string()))
+    }
+
     /// Keep a policy bundle under its digest beside the logs, so that verdicts can be derived again later. A bundle that is
     /// there already is left alone.
     ///
@@ -178,7 +247,7 @@ impl Log {
     /// When it cannot be written, or another bundle is there under that digest.
     pub fn archive_policy(&self, epoch: Digest, bundle: &[u8]) -> Result<(), AppendError> {
         let folder = self.0.dir.join(POLICIES);
-        archive(&folder, epoch, bundle).map_err(|e| AppendError::Archive(e.to_string()))
+        archive(&folder, epoch, "bundle", bundle).map_err(|e| AppendError::Archive(e.to_string()))
     }
 
     /// Seal everything written so far.
@@ -209,27 +278,39 @@ impl Log {
 
 impl Handle {
     fn close(&self) -> Result<(), AppendError> {
-        if self.writer.lock()?.closed {
+        if std::mem::replace(&mut self.writer.lock()?.closing, true) {
             return Ok(());
         }
-        let body = Body::Close(Box::new(body::Close { reason: Text::from("closed") }));
-        let body = encode::plain_body(&body)?;
-        let result = self.writer.append(Kind::Close, &body, Durability::Disk);
-        let result = result.and_then(|_| self.writer.seal_synced());
-        self.writer.lock()?.closed = true;
+        // From here on nobody appends, and once the threads have ended nothing comes after the last record.
         self.writer.stop_threads();
+        self.end_threads();
+        let result = self.end();
+        self.writer.lock()?.closed = true;
+        self.writer.publish();
         self.let_go();
         result
     }
 
+    /// What was written is left under a key that is gone: whoever finds the keys later can change the last record only.
+    fn end(&self) -> Result<(), AppendError> {
+        self.writer.rotate(EpochEnd::Close)?;
+        let body = Body::Close(Box::new(body::Close { reason: Text::from("closed") }));
+        self.writer.append(Kind::Close, &encode::plain_body(&body)?, Durability::Disk)?;
+        self.writer.seal_synced()
+    }
+
     fn let_go(&self) {
+        let Ok(mut held) = self.held.lock() else { return };
+        held.locks = None;
+    }
+
+    fn end_threads(&self) {
         let Ok(mut held) = self.held.lock() else { return };
         for thread in held.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!(log = %self.writer.id, "a thread of the audit log panicked");
             }
         }
-        held.lock = None;
     }
 }
 
@@ -276,14 +357,14 @@ fn check_answer(entry: &ApprovalEntry<'_>) -> Result<(), AppendError> {
     }
 }
 
-fn archive(folder: &Path, epoch: Digest, bundle: &[u8]) -> std::io::Result<()> {
+fn archive(folder: &Path, epoch: Digest, extension: &str, bundle: &[u8]) -> std::io::Result<()> {
     storage::private_dir(folder)?;
     let hex = epoch.to_string();
     let hex = hex.strip_prefix("b3:").unwrap_or(&hex);
-    let path = folder.join(format!("{hex}.bundle"));
+    let path = folder.join(format!("{hex}.{extension}"));
     match std::fs::read(&path) {
         Ok(there) if there == bundle => return Ok(()),
-        Ok(_) => return Err(std::io::Error::other("another bundle is archived under this digest")),
+        Ok(_) => return Err(std::io::Error::other("something else is archived under this digest")),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }

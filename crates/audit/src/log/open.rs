@@ -5,15 +5,17 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use govrun_verdict::{Durability, LogId};
 
+use super::limits::Limits;
 use super::recover::{self, RecoverError, Resumed};
-use super::writer::{State, Writer};
-use super::{AppendError, Handle, Held, LOCK, Log, OPENINGS, SEGMENT, UNFINISHED, threads};
+use super::segment::segment_name;
+use super::writer::{Position, State, Writer};
+use super::{AppendError, Handle, Held, LOCK, Log, UNFINISHED, threads};
 use crate::clock::Clock;
 use crate::commit::Salts;
 use crate::encode;
-use crate::form::body::{self, Body};
+use crate::form::body::{self, Body, EpochEnd};
 use crate::form::{Hex, Int, Kind, Line, MAX_LINE, Text, parse_line};
-use crate::keys::{KeyError, KeyStore, log_origin};
+use crate::keys::{Certificate, Epochs, KeyError, KeyStore};
 use crate::storage::{self, Disk, Storage};
 
 /// Most logs under one directory that are tried before a new one is made.
@@ -51,9 +53,9 @@ pub enum OpenError {
         /// Where and how.
         error: RecoverError,
     },
-    /// The log has more segments than this version writes.
-    #[error("{} has a second segment, which this version does not continue", .0.display())]
-    NewerFormat(PathBuf),
+    /// The log was begun with these keys, but its epoch seed is not among them.
+    #[error("the epoch seed of {} is not among the keys: use another directory, or the keys it was written with", .0.display())]
+    NoSeed(PathBuf),
     /// The first records could not be written.
     #[error("the log could not be begun: {0}")]
     Append(#[from] AppendError),
@@ -71,6 +73,13 @@ struct Opener<'a> {
     clock: &'a Arc<dyn Clock>,
     disk: &'a Arc<dyn Disk>,
     boot: Hex<16>,
+    limits: Limits,
+}
+
+/// What is held while a log is open: its directory, and its epoch keys wherever its directory is.
+struct Locks {
+    dir: std::fs::File,
+    epochs: std::fs::File,
 }
 
 pub(super) fn open(
@@ -78,15 +87,27 @@ pub(super) fn open(
     keys: &KeyStore,
     clock: &Arc<dyn Clock>,
     disk: &Arc<dyn Disk>,
+    limits: Limits,
 ) -> Result<Log, OpenError> {
     storage::private_dir(dir).map_err(|e| io(dir, &e))?;
-    let opener = Opener { dir, keys, clock, disk, boot: boot_id()? };
+    let opener = Opener { dir, keys, clock, disk, boot: boot_id()?, limits };
     for id in log_ids(dir).map_err(|e| io(dir, &e))?.into_iter().take(MAX_TRIED) {
         if let Some(log) = opener.reopen(id)? {
             return Ok(log);
         }
     }
     opener.create()
+}
+
+pub(super) fn open_free(
+    dir: &Path,
+    keys: &KeyStore,
+    clock: &Arc<dyn Clock>,
+    disk: &Arc<dyn Disk>,
+) -> Result<Vec<Log>, OpenError> {
+    let opener = Opener { dir, keys, clock, disk, boot: boot_id()?, limits: Limits::default() };
+    let ids = log_ids(dir).map_err(|e| io(dir, &e))?;
+    ids.into_iter().take(MAX_TRIED).filter_map(|id| opener.reopen(id).transpose()).collect()
 }
 
 fn io(path: &Path, error: &std::io::Error) -> OpenError {
@@ -121,99 +142,94 @@ fn random<const N: usize>() -> Result<[u8; N], OpenError> {
 impl Opener<'_> {
     fn reopen(&self, id: LogId) -> Result<Option<Log>, OpenError> {
         let path = self.dir.join(id.to_string());
-        let Some(lock) = storage::lock(&path.join(LOCK)).map_err(|e| io(&path, &e))? else {
+        let Some(dir) = storage::lock(&path.join(LOCK)).map_err(|e| io(&path, &e))? else {
             return Ok(None);
         };
-        if path.join("00000002.jsonl").symlink_metadata().is_ok() {
-            return Err(OpenError::NewerFormat(path));
+        if !self.is_ours(&path, id)? {
+            return Ok(None);
         }
-        let segment = path.join(SEGMENT);
-        let file = self.disk.open(&segment, false).map_err(|e| io(&segment, &e))?;
-        self.check_keys(&path, id, &*file)?;
-        let sealer = self.keys.sealer(id)?;
+        let Some(held) = self.keys.hold(id)? else { return Ok(None) };
+        let epochs = self.keys.epochs(id)?.ok_or_else(|| OpenError::NoSeed(path.clone()))?;
         let now = self.clock.now().map_err(AppendError::Clock)?;
-        let resumed = recover::resume(&*file, &path, &sealer.key, now)
+        let resumed = recover::resume(&path, &epochs, now, &**self.disk)
             .map_err(|error| OpenError::Damaged { path: path.clone(), error })?;
-        let Resumed { state, recovered } = resumed;
-        let writer = Arc::new(self.writer(id, file, path, state)?);
-        if let Some(body) = recovered {
-            writer.append(
-                Kind::Recover,
-                &encode::plain_body(&body).map_err(AppendError::from)?,
-                Durability::Os,
-            )?;
+        let Resumed { state, epochs: order, recovered } = resumed;
+        let unfinished = order.is_ended() && epochs.epoch() < order.next();
+        let writer = Arc::new(self.writer(id, path, state, epochs)?);
+        if unfinished {
+            writer.finish_epoch(!order.is_open_ended())?;
         }
-        self.begin(writer, lock).map(Some)
+        if let Some(body) = recovered {
+            let body = encode::plain_body(&body).map_err(AppendError::from)?;
+            writer.append(Kind::Recover, &body, Durability::Os)?;
+            // The key that signed before the crash signs what was found, and nothing after it.
+            writer.rotate(EpochEnd::Recover)?;
+        }
+        self.append_open(&writer)?;
+        self.start(writer, Locks { dir, epochs: held }).map(Some)
     }
 
-    /// The first line says whose log it is.
-    fn check_keys(&self, path: &Path, id: LogId, file: &dyn Storage) -> Result<(), OpenError> {
-        let found = genesis_certificate(file, id)
+    /// Whether a log is one of these keys; one of an older certificate of the same root is left alone. The first line says
+    /// whose log it is.
+    fn is_ours(&self, path: &Path, id: LogId) -> Result<bool, OpenError> {
+        let segment = path.join(segment_name(1));
+        let file = self.disk.open(&segment, false).map_err(|e| io(&segment, &e))?;
+        let found = genesis_certificate(&*file, id)
             .map_err(|error| OpenError::Damaged { path: path.to_owned(), error })?;
         if found == self.keys.certificate().note() {
-            return Ok(());
+            return Ok(true);
         }
-        let root = crate::keys::Certificate::parse(&found);
-        let found = root.map_or_else(|e| format!("unknown, {e}"), |c| c.root().to_string());
+        let certificate = Certificate::parse(&found);
+        if certificate.as_ref().is_ok_and(|c| c.root() == self.keys.certificate().root()) {
+            return Ok(false);
+        }
+        let found = certificate.map_or_else(|e| format!("unknown, {e}"), |c| c.root().to_string());
         let ours = self.keys.certificate().root().to_string();
         Err(OpenError::ForeignKey { path: path.to_owned(), found, ours })
     }
 
     /// A log is made under another name and gets its own once it is whole and on disk: a crash leaves no half-made log.
     fn create(&self) -> Result<Log, OpenError> {
-        let id = LogId(random()?);
+        let (id, epochs, genesis) = self.keys.take(&**self.disk)?;
+        let busy = |path: &Path| io(path, &std::io::ErrorKind::WouldBlock.into());
+        let held = self.keys.hold(id)?.ok_or_else(|| busy(self.dir))?;
         let unfinished = self.dir.join(format!("{UNFINISHED}{id}"));
         let path = self.dir.join(id.to_string());
         storage::private_dir(&unfinished).map_err(|e| io(&unfinished, &e))?;
         let lock = storage::lock(&unfinished.join(LOCK)).map_err(|e| io(&unfinished, &e))?;
-        let lock = lock.ok_or_else(|| io(&unfinished, &std::io::ErrorKind::WouldBlock.into()))?;
-        let file = self.disk.open(&unfinished.join(SEGMENT), true).map_err(|e| io(&unfinished, &e))?;
-        let writer = Arc::new(self.writer(id, file, path.clone(), State::empty())?);
-        let genesis = Body::Genesis(Box::new(body::Genesis {
-            log: id,
-            origin: Text::from(log_origin(self.keys.origin(), id)),
-            cert: Text::from(self.keys.certificate().note()),
-            epoch_key: Hex(*writer.sealer.key.public()),
-            epoch_proof: Vec::new(),
-        }));
-        writer.append(
-            Kind::Genesis,
-            &encode::plain_body(&genesis).map_err(AppendError::from)?,
-            Durability::Os,
-        )?;
+        let dir = lock.ok_or_else(|| busy(&unfinished))?;
+        let file =
+            self.disk.open(&unfinished.join(segment_name(1)), true).map_err(|e| io(&unfinished, &e))?;
+        let began = self.clock.now().map_err(AppendError::Clock)?.0;
+        let state = State::at(Position { file, number: 1, offset: 0, began });
+        let writer = Arc::new(self.writer(id, path.clone(), state, epochs)?);
+        let genesis = encode::plain_body(&Body::Genesis(Box::new(genesis))).map_err(AppendError::from)?;
+        writer.append(Kind::Genesis, &genesis, Durability::Os)?;
         self.append_open(&writer)?;
         storage::sync_dir(&unfinished).map_err(|e| io(&unfinished, &e))?;
         std::fs::rename(&unfinished, &path).map_err(|e| io(&path, &e))?;
         storage::sync_dir(self.dir).map_err(|e| io(self.dir, &e))?;
-        self.start(writer, lock)
+        self.start(writer, Locks { dir, epochs: held })
     }
 
-    fn writer(
-        &self,
-        id: LogId,
-        file: Arc<dyn Storage>,
-        path: PathBuf,
-        state: State,
-    ) -> Result<Writer, OpenError> {
-        let disk = Arc::clone(self.disk);
+    fn writer(&self, id: LogId, dir: PathBuf, mut state: State, epochs: Epochs) -> Result<Writer, OpenError> {
+        state.sealer = Some(Arc::new(epochs.sealer()?));
         Ok(Writer {
             id,
-            file,
-            open_openings: Box::new(move || disk.open(&path.join(OPENINGS), true)),
+            dir,
+            all: self.dir.to_owned(),
+            disk: Arc::clone(self.disk),
+            limits: self.limits,
             clock: Arc::clone(self.clock),
             boot: self.boot,
-            sealer: self.keys.sealer(id)?,
+            epochs: Mutex::new(epochs),
+            co_signer: self.keys.co_signer(),
             salts: Mutex::new(Salts::new()),
             state: Mutex::new(state),
             wake_sealer: Condvar::new(),
             wake_syncer: Condvar::new(),
             done: Condvar::new(),
         })
-    }
-
-    fn begin(&self, writer: Arc<Writer>, lock: std::fs::File) -> Result<Log, OpenError> {
-        self.append_open(&writer)?;
-        self.start(writer, lock)
     }
 
     /// The second seal states that the first is on disk: a reopening has that to hold on to.
@@ -231,9 +247,10 @@ impl Opener<'_> {
         Ok(())
     }
 
-    fn start(&self, writer: Arc<Writer>, lock: std::fs::File) -> Result<Log, OpenError> {
+    fn start(&self, writer: Arc<Writer>, locks: Locks) -> Result<Log, OpenError> {
+        writer.publish();
         let threads = threads::start(&writer).map_err(|e| io(self.dir, &e))?;
-        let held = Mutex::new(Held { threads, lock: Some(lock) });
+        let held = Mutex::new(Held { threads, locks: Some((locks.dir, locks.epochs)) });
         Ok(Log(Arc::new(Handle { writer, dir: self.dir.to_owned(), held })))
     }
 }
@@ -243,14 +260,14 @@ fn genesis_certificate(file: &dyn Storage, id: LogId) -> Result<String, RecoverE
     let length = usize::try_from(size).unwrap_or(MAX_LINE).min(MAX_LINE);
     let mut bytes = vec![0; length.min(16 * 1024)];
     storage::read_exact_at(file, &mut bytes, 0).map_err(|e| RecoverError::io(&e))?;
-    let no_genesis = || RecoverError::damaged(1, 0, "the file does not begin with a genesis record");
+    let no_genesis = || RecoverError::beginning("the file does not begin with a genesis record");
     let end = bytes.iter().position(|b| *b == b'\n').ok_or_else(no_genesis)?;
     let line = bytes.get(..end).unwrap_or_default();
     let Ok(Line::Record(frame)) = parse_line(line) else { return Err(no_genesis()) };
     let mut scratch = Vec::new();
     match frame.body_in(&mut scratch) {
         Ok(Body::Genesis(genesis)) if genesis.log == id => Ok(genesis.cert.to_string()),
-        Ok(Body::Genesis(_)) => Err(RecoverError::damaged(1, 0, "the genesis record is of another log")),
+        Ok(Body::Genesis(_)) => Err(RecoverError::beginning("the genesis record is of another log")),
         Ok(_) | Err(_) => Err(no_genesis()),
     }
 }

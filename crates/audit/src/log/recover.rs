@@ -1,4 +1,4 @@
-//! Reopening after a crash, by reading the end of the file only.
+//! Reopening after a crash, by reading the end of the log only.
 //!
 //! The last seal names a size that is known to be on disk. From the seal of that size on, every line is checked again by
 //! the rules of the chain; what is not a line of this log is moved to `quarantine/`. Damage before it cannot come from a
@@ -8,16 +8,16 @@ use std::path::Path;
 
 use govrun_verdict::Timestamp;
 
-use super::SEGMENT;
-use super::writer::State;
-use crate::chain::Chain;
+use super::segment::{Piece, Tail, segment_name};
+use super::writer::{Position, State};
+use crate::chain::{Chain, EpochOrder};
 use crate::form::body::{self, Body};
 use crate::form::{Frame, Int, Kind, Line, MAX_LINE, SealLine, Text, parse_line};
 use crate::hash;
-use crate::note::VerifierKey;
-use crate::storage::{self, Storage};
+use crate::keys::Epochs;
+use crate::storage::Disk;
 
-/// First part of the file's end that is looked at, in bytes; four times as much whenever it is not enough.
+/// First part of the log's end that is looked at, in bytes; four times as much whenever it is not enough.
 const FIRST_WINDOW: u64 = 64 * 1024;
 
 /// Why a log cannot be continued.
@@ -31,11 +31,23 @@ pub enum RecoverError {
         "{0}; this was known to be on disk, so no crash did it: run `govrun audit verify`, keep the directory as evidence and start a new one"
     )]
     Damaged(Damage),
+    /// It ends in an epoch whose seed was erased, which happens only when later records are on disk.
+    #[error(
+        "the log ends in epoch {log}, but its keys are in epoch {keys}: records were removed from its end, or an old copy of the directory or of the keys was put in place; run `govrun audit verify`, keep the directory as evidence and start a new one"
+    )]
+    RolledBack {
+        /// Epoch at the end of the log.
+        log: u64,
+        /// Epoch of the seed.
+        keys: u64,
+    },
 }
 
 /// Where a log is damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
+    /// File name of the segment.
+    pub segment: String,
     /// Line, from 1; 0 when it could not be counted.
     pub line: u64,
     /// Offset of the line in the segment.
@@ -46,7 +58,7 @@ pub struct Damage {
 
 impl std::fmt::Display for Damage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{SEGMENT}:{}:{}: {}", self.line, self.byte, self.what)
+        write!(f, "{}:{}:{}: {}", self.segment, self.line, self.byte, self.what)
     }
 }
 
@@ -55,74 +67,53 @@ impl RecoverError {
         Self::Io(e.to_string())
     }
 
-    pub(super) fn damaged(line: u64, byte: u64, what: impl Into<String>) -> Self {
-        Self::Damaged(Damage { line, byte, what: what.into() })
+    pub(super) fn beginning(what: impl Into<String>) -> Self {
+        Self::Damaged(Damage { segment: segment_name(1), line: 1, byte: 0, what: what.into() })
     }
 }
 
 /// A state to go on from, and the record that says what happened if the log was not closed.
 pub(super) struct Resumed {
     pub(super) state: State,
+    pub(super) epochs: EpochOrder,
     pub(super) recovered: Option<Body<'static>>,
 }
 
-/// One line of the window.
-struct Piece<'a> {
-    /// Offset in the file.
-    at: u64,
-    /// Without the newline.
-    bytes: &'a [u8],
-    /// False for what follows the last newline.
-    whole: bool,
-}
-
 pub(super) fn resume(
-    file: &dyn Storage,
     dir: &Path,
-    key: &VerifierKey,
+    keys: &Epochs,
     now: Timestamp,
+    disk: &dyn Disk,
 ) -> Result<Resumed, RecoverError> {
-    let size = file.size().map_err(|e| RecoverError::io(&e))?;
+    let tail = Tail::open(dir, disk)?;
+    let size = tail.size();
     let mut window = FIRST_WINDOW;
     loop {
         let start = size.saturating_sub(window);
-        let mut bytes =
-            vec![0; usize::try_from(size - start).map_err(|_| RecoverError::Io("too large".into()))?];
-        storage::read_exact_at(file, &mut bytes, start).map_err(|e| RecoverError::io(&e))?;
-        let pieces = pieces(&bytes, start);
-        match find_anchor(&pieces, key) {
-            Found::Anchor(chain, next) => return go_on(file, dir, key, now, *chain, &pieces, next),
-            Found::Damaged(at, what) => return Err(RecoverError::damaged(count_lines(file, at)?, at, what)),
-            Found::NotHere(what) if start == 0 => return Err(RecoverError::damaged(1, 0, what)),
+        let bytes = tail.read(start).map_err(|e| RecoverError::io(&e))?;
+        let pieces = tail.pieces(&bytes, start);
+        match find_anchor(&pieces, keys, tail.whole) {
+            Found::Anchor(chain, next) => {
+                let rest = pieces.get(next..).unwrap_or_default();
+                let end = follow(*chain, rest, keys, size);
+                return go_on(tail, end, keys, now, disk);
+            }
+            Found::Damaged(at, what) => return Err(tail.damage(at, what)),
+            Found::NotHere(what) if start == 0 => return Err(RecoverError::beginning(what)),
             Found::NotHere(_) => window = window.saturating_mul(4),
         }
     }
 }
 
-/// Split the window into lines. The first is left out unless it begins the file: it may be the end of a longer one.
-fn pieces(bytes: &[u8], start: u64) -> Vec<Piece<'_>> {
-    let mut pieces = Vec::new();
-    let mut at = start;
-    for piece in bytes.split_inclusive(|b| *b == b'\n') {
-        let line = piece.strip_suffix(b"\n");
-        pieces.push(Piece { at, bytes: line.unwrap_or(piece), whole: line.is_some() });
-        at += length(piece);
-    }
-    if start > 0 && !pieces.is_empty() {
-        pieces.remove(0);
-    }
-    pieces
-}
-
-fn length(bytes: &[u8]) -> u64 {
-    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
-}
-
-fn seal_in(piece: &Piece<'_>, key: &VerifierKey) -> Option<SealLine> {
+fn seal_in(piece: &Piece<'_>, keys: &Epochs) -> Option<SealLine> {
     if !piece.whole || !piece.bytes.starts_with(b"{\"v\":1,\"t\":\"seal\"") {
         return None;
     }
-    SealLine::parse(piece.bytes).ok().filter(|seal| seal.verifies(key))
+    SealLine::parse(piece.bytes).ok().filter(|seal| is_ours(seal, keys))
+}
+
+fn is_ours(seal: &SealLine, keys: &Epochs) -> bool {
+    keys.verifier(seal.epoch.0).is_some_and(|key| seal.verifies(&key))
 }
 
 enum Found {
@@ -133,17 +124,17 @@ enum Found {
 }
 
 /// The anchor is the last seal of the size that the last valid seal says is on disk.
-fn find_anchor(pieces: &[Piece<'_>], key: &VerifierKey) -> Found {
+fn find_anchor(pieces: &[Piece<'_>], keys: &Epochs, whole: bool) -> Found {
     let mut seals =
-        pieces.iter().enumerate().rev().filter_map(|(i, p)| seal_in(p, key).map(|seal| (i, seal)));
+        pieces.iter().enumerate().rev().filter_map(|(i, p)| seal_in(p, keys).map(|seal| (i, seal)));
     let Some((last, newest)) = seals.next() else {
-        return Found::NotHere("there is no seal of this log's key".into());
+        return Found::NotHere("there is no seal of this log's keys".into());
     };
     let synced = newest.synced.0;
     if synced == 0 {
         // Nothing but the making of the log, which begins with the file.
         return match pieces.first() {
-            Some(first) if first.at == 0 => Found::Anchor(Box::new(Chain::start()), 0),
+            Some(first) if first.at == 0 && whole => Found::Anchor(Box::new(Chain::start()), 0),
             Some(_) | None => Found::NotHere("the beginning of the log is missing".into()),
         };
     }
@@ -154,27 +145,35 @@ fn find_anchor(pieces: &[Piece<'_>], key: &VerifierKey) -> Found {
             "the seal over {synced} records, which was on disk, is missing or altered"
         ));
     };
+    anchored(pieces, index, &seal)
+}
+
+fn anchored(pieces: &[Piece<'_>], index: usize, seal: &SealLine) -> Found {
+    let at = pieces.get(index).map_or(0, |p| p.at);
     let Some(tree) = seal.tree().filter(|tree| tree.root() == seal.root.0) else {
-        let at = pieces.get(index).map_or(0, |p| p.at);
         return Found::Damaged(at, "the compact range of the seal is not that of its root".into());
     };
     let before = pieces.get(..index).unwrap_or_default();
     let line = pieces.get(index).map_or(hash::NOTHING, |p| hash::seal(p.bytes));
     match records_before(before, tree.size()) {
-        Before::Chain(mut chain) => {
+        Before::Chain(mut chain, begins) => {
+            // A seal of the epoch that the record begins stands after that of the epoch that it ends.
+            let ended = begins == Some(seal.epoch.0 + 1);
+            chain.epochs = EpochOrder::after_seal(seal.epoch.0, ended.then_some(tree.size()));
+            chain.synced = tree.size();
             chain.sealed = tree;
-            chain.synced = synced;
             chain.last_seal = line;
             chain.seal_due = true;
             Found::Anchor(chain, index + 1)
         }
         Before::Damaged(at, what) => Found::Damaged(at, what),
-        Before::NotHere => Found::NotHere(format!("record {} is missing", synced - 1)),
+        Before::NotHere => Found::NotHere(format!("record {} is missing", tree.size() - 1)),
     }
 }
 
 enum Before {
-    Chain(Box<Chain>),
+    /// The chain, and the epoch that begins with the last record that the seal covers.
+    Chain(Box<Chain>, Option<u64>),
     Damaged(u64, String),
     NotHere,
 }
@@ -201,6 +200,7 @@ fn records_before(pieces: &[Piece<'_>], size: u64) -> Before {
 /// `newest_first`: the records, the oldest being the last that the seal covers.
 fn chain_of(newest_first: &[(&Piece<'_>, Frame<'_>)], size: u64) -> Before {
     let mut chain = Chain::start();
+    let mut begins = None;
     for (piece, frame) in newest_first.iter().rev() {
         let leaf = hash::leaf(piece.bytes);
         let first = chain.size == 0;
@@ -216,7 +216,9 @@ fn chain_of(newest_first: &[(&Piece<'_>, Frame<'_>)], size: u64) -> Before {
                 "the record before is not the one this was written after".into(),
             );
         }
-        if !first {
+        if first {
+            begins = begun_by(frame);
+        } else {
             chain.pending.push_back(leaf);
         }
         chain.size = frame.head.seq + 1;
@@ -224,52 +226,48 @@ fn chain_of(newest_first: &[(&Piece<'_>, Frame<'_>)], size: u64) -> Before {
         chain.time = frame.head.time;
         chain.last_kind = Some(frame.head.kind);
     }
-    Before::Chain(Box::new(chain))
+    Before::Chain(Box::new(chain), begins)
 }
 
-/// Check the lines after the anchor, keep what belongs to the log and move the rest away.
-fn go_on(
-    file: &dyn Storage,
-    dir: &Path,
-    key: &VerifierKey,
-    now: Timestamp,
-    mut chain: Chain,
-    pieces: &[Piece<'_>],
-    next: usize,
-) -> Result<Resumed, RecoverError> {
-    let tail = pieces.get(next..).unwrap_or_default();
-    let size = file.size().map_err(|e| RecoverError::io(&e))?;
-    let start = tail.first().map_or(size, |p| p.at);
-    let bad = tail.iter().find(|piece| !follows(&mut chain, piece, key)).map(|p| p.at);
-    let end = bad.unwrap_or(size);
-    let closed = chain.last_kind == Some(Kind::Close) && chain.unsealed() == 0 && bad.is_none();
-    if closed {
-        return Ok(Resumed { state: state(&chain, end, 0), recovered: None });
+fn begun_by(frame: &Frame<'_>) -> Option<u64> {
+    match frame.body_in(&mut Vec::new()) {
+        Ok(Body::KeyEpoch(record)) => Some(record.epoch.0),
+        Ok(_) | Err(_) => None,
     }
-    let quarantine =
-        bad.map(|at| quarantine(file, dir, at, size, now)).transpose().map_err(|e| RecoverError::io(&e))?;
-    rewrite(file, start, end).map_err(|e| RecoverError::io(&e))?;
-    let body = Body::Recover(Box::new(body::Recover {
-        sealed: Int(chain.sealed.size()),
-        recovered: Int(chain.unsealed()),
-        quarantined_bytes: Int(size - end),
-        quarantine: quarantine.map(Text::from),
-    }));
-    Ok(Resumed { state: state(&chain, end, end - start), recovered: Some(body) })
 }
 
-fn follows(chain: &mut Chain, piece: &Piece<'_>, key: &VerifierKey) -> bool {
+/// What the lines after the anchor come to.
+struct End {
+    chain: Chain,
+    /// Where the lines after the anchor begin.
+    start: u64,
+    /// Where the first begins that does not belong to the log.
+    bad: Option<u64>,
+    size: u64,
+}
+
+/// Check the lines after the anchor.
+fn follow(mut chain: Chain, rest: &[Piece<'_>], keys: &Epochs, size: u64) -> End {
+    let start = rest.first().map_or(size, |p| p.at);
+    let bad = rest.iter().find(|piece| !follows(&mut chain, piece, keys)).map(|p| p.at);
+    End { chain, start, bad, size }
+}
+
+/// A line that does not fit leaves no trace in the chain.
+fn follows(chain: &mut Chain, piece: &Piece<'_>, keys: &Epochs) -> bool {
     if !piece.whole || piece.bytes.len() > MAX_LINE {
         return false;
+    }
+    if piece.opens {
+        chain.begin_segment();
     }
     match parse_line(piece.bytes) {
         Ok(Line::Record(frame)) => {
             frame.body_in(&mut Vec::new()).is_ok() && chain.record(&frame, hash::leaf(piece.bytes)).is_ok()
         }
         Ok(Line::Seal(seal)) => {
-            // A seal that does not fit must leave no trace in the chain.
             let mut after = chain.clone();
-            let fits = seal.verifies(key) && after.seal(&seal, hash::seal(piece.bytes)).is_ok();
+            let fits = is_ours(&seal, keys) && after.seal(&seal, hash::seal(piece.bytes)).is_ok();
             if fits {
                 *chain = after;
             }
@@ -279,11 +277,52 @@ fn follows(chain: &mut Chain, piece: &Piece<'_>, key: &VerifierKey) -> bool {
     }
 }
 
-fn state(chain: &Chain, offset: u64, unsynced_bytes: u64) -> State {
+/// Keep what belongs to the log and move the rest away.
+fn go_on(
+    mut tail: Tail,
+    end: End,
+    keys: &Epochs,
+    now: Timestamp,
+    disk: &dyn Disk,
+) -> Result<Resumed, RecoverError> {
+    let End { chain, start, bad, size } = end;
+    check_epoch(&chain, keys)?;
+    let stop = bad.unwrap_or(size);
+    let closed = chain.last_kind == Some(Kind::Close) && chain.unsealed() == 0 && bad.is_none();
+    let name =
+        bad.map(|at| tail.quarantine(at, now.0, disk)).transpose().map_err(|e| RecoverError::io(&e))?;
+    tail.cut(stop, disk).map_err(|e| RecoverError::io(&e))?;
+    let epochs = chain.epochs;
+    if closed {
+        return Ok(Resumed { state: state(&chain, &tail, 0)?, epochs, recovered: None });
+    }
+    tail.rewrite(start, stop).map_err(|e| RecoverError::io(&e))?;
+    // An epoch that was ending has its last record alone unsealed, and that is sealed before anything else is written.
+    let ending = epochs.is_open_ended();
+    let body = Body::Recover(Box::new(body::Recover {
+        sealed: Int(if ending { chain.size } else { chain.sealed.size() }),
+        recovered: Int(if ending { 0 } else { chain.unsealed() }),
+        quarantined_bytes: Int(size - stop),
+        quarantine: name.map(Text::from),
+    }));
+    Ok(Resumed { state: state(&chain, &tail, stop - start)?, epochs, recovered: Some(body) })
+}
+
+/// A seed is erased only when the seal that ends its epoch is on disk, so no crash can leave the keys ahead of the log.
+fn check_epoch(chain: &Chain, keys: &Epochs) -> Result<(), RecoverError> {
+    let (log, keys) = (chain.epochs.next(), keys.epoch());
+    let ended_here = chain.epochs.is_ended();
+    let fits = keys == log && !chain.epochs.is_open_ended() || ended_here && keys + 1 == log;
+    if fits { Ok(()) } else { Err(RecoverError::RolledBack { log, keys }) }
+}
+
+fn state(chain: &Chain, tail: &Tail, unsynced_bytes: u64) -> Result<State, RecoverError> {
     let mut tree = chain.sealed.clone();
     chain.pending.iter().for_each(|leaf| tree.push(*leaf));
-    let mut state = State::empty();
-    state.offset = offset;
+    let part = tail.parts.last().ok_or_else(|| RecoverError::beginning("there is no segment"))?;
+    let began = first_time(&*part.file, part.size).unwrap_or(chain.time);
+    let mut state =
+        State::at(Position { file: part.file.clone(), number: part.number, offset: part.size, began });
     state.tree = tree;
     state.prev = chain.prev;
     state.time = chain.time;
@@ -293,43 +332,15 @@ fn state(chain: &Chain, offset: u64, unsynced_bytes: u64) -> State {
     state.synced = chain.synced;
     state.synced_said = chain.synced;
     state.unsynced_bytes = unsynced_bytes;
-    state
+    Ok(state)
 }
 
-/// Copy what is not of this log aside, on disk, before it is cut off.
-fn quarantine(file: &dyn Storage, dir: &Path, at: u64, size: u64, now: Timestamp) -> std::io::Result<String> {
-    let folder = dir.join("quarantine");
-    storage::private_dir(&folder)?;
-    let name = format!("00000001-{at}-{}.bin", now.0);
-    let mut bytes = vec![0; usize::try_from(size - at).map_err(|_| std::io::ErrorKind::InvalidData)?];
-    storage::read_exact_at(file, &mut bytes, at)?;
-    let mut copy = std::fs::File::create_new(folder.join(&name))?;
-    std::io::Write::write_all(&mut copy, &bytes)?;
-    copy.sync_all()?;
-    storage::sync_dir(&folder)?;
-    storage::sync_dir(dir)?;
-    file.truncate(at)?;
-    Ok(name)
-}
-
-/// Write the unsynced end once more. After a failed sync the system may hold it in memory, call it clean and never write it
-/// out; written again it is dirty, and the next sync means what it says.
-fn rewrite(file: &dyn Storage, start: u64, end: u64) -> std::io::Result<()> {
-    let mut bytes = vec![0; usize::try_from(end - start).map_err(|_| std::io::ErrorKind::InvalidData)?];
-    storage::read_exact_at(file, &mut bytes, start)?;
-    storage::write_all_at(file, &bytes, start)?;
-    file.sync()
-}
-
-fn count_lines(file: &dyn Storage, until: u64) -> Result<u64, RecoverError> {
-    let (mut at, mut lines) = (0_u64, 1_u64);
-    let mut bytes = vec![0; 1 << 16];
-    while at < until {
-        let wanted = usize::try_from(until - at).unwrap_or(usize::MAX).min(bytes.len());
-        let chunk = bytes.get_mut(..wanted).unwrap_or_default();
-        storage::read_exact_at(file, chunk, at).map_err(|e| RecoverError::io(&e))?;
-        lines += chunk.iter().map(|b| u64::from(*b == b'\n')).sum::<u64>();
-        at += length(chunk);
-    }
-    Ok(lines)
+/// Time of the first record of a segment, if it is among its first lines.
+fn first_time(file: &dyn crate::storage::Storage, size: u64) -> Option<u64> {
+    let mut bytes = vec![0; usize::try_from(size.min(16 * 1024)).ok()?];
+    crate::storage::read_exact_at(file, &mut bytes, 0).ok()?;
+    bytes.split(|b| *b == b'\n').find_map(|line| match parse_line(line) {
+        Ok(Line::Record(frame)) => Some(frame.head.time),
+        Ok(Line::Seal(_)) | Err(_) => None,
+    })
 }

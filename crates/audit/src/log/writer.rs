@@ -4,22 +4,26 @@
 //! needs a seal and finds nobody signing signs; the others wait and share the next one (group commit). One sync runs at
 //! a time, likewise.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use govrun_verdict::{Durability, LogId};
 
-use super::AppendError;
+use super::limits::Limits;
+use super::segment::{copy_over, segment_name};
+use super::{AppendError, OPENINGS};
 use crate::clock::{Clock, ClockError};
 use crate::commit::Salts;
 use crate::encode::{self, Encoded};
+use crate::form::SealLine;
 use crate::form::body::{self, Body};
 use crate::form::{
     FormError, FrameHead, Hex, Kind, MAX_INT, MAX_LINE, MAX_UNSEALED, Text, begin_line, end_line, push_body,
 };
 use crate::hash::{self, Hash, NOTHING, Tree};
-use crate::keys::Sealer;
-use crate::storage::{Storage, write_all_at};
+use crate::keys::{CoSigner, Epochs, Sealer};
+use crate::storage::{Disk, Storage, write_all_at};
 
 /// Records after which a seal is written without anybody asking.
 pub(super) const SEAL_AT: u64 = 256;
@@ -33,10 +37,23 @@ pub(super) const SYNC_AT_BYTES: u64 = 32 << 20;
 const WAIT_AT: u64 = 4_000;
 const _: () = assert!(4_000 + 16 < MAX_UNSEALED);
 
+/// Where the next line goes.
+pub(super) struct Position {
+    /// The segment.
+    pub(super) file: Arc<dyn Storage>,
+    /// Its number.
+    pub(super) number: u64,
+    /// End of its last whole line.
+    pub(super) offset: u64,
+    /// Time of its first record.
+    pub(super) began: u64,
+}
+
 /// Everything that changes with an append.
 pub(super) struct State {
-    /// End of the last whole line.
-    pub(super) offset: u64,
+    pub(super) position: Position,
+    /// Bytes of the segment that are known to be on disk.
+    pub(super) synced_offset: u64,
     pub(super) tree: Tree,
     pub(super) prev: Hash,
     pub(super) time: u64,
@@ -50,11 +67,25 @@ pub(super) struct State {
     pub(super) unsynced_bytes: u64,
     pub(super) unsynced_since: Option<Instant>,
     pub(super) unsealed_since: Option<Instant>,
+    /// What signs now.
+    pub(super) sealer: Option<Arc<Sealer>>,
+    /// Since when the epoch has records, and how many besides the one that began it.
+    pub(super) epoch_since: Option<Instant>,
+    pub(super) epoch_records: u64,
+    /// Since when there are records that no sign of life follows.
+    pub(super) heartbeat_since: Option<Instant>,
+    /// The last seal, and the last one that is on disk.
+    pub(super) newest: Option<Arc<SealLine>>,
+    pub(super) durable: Option<Arc<SealLine>>,
     pub(super) sealing: bool,
+    /// Between the end of an epoch and the key of the next: no key may sign another record.
+    pub(super) turning: bool,
     /// Whether the last seal covered more than one record.
     pub(super) shared: bool,
     pub(super) syncing: bool,
     pub(super) failed: Option<Arc<str>>,
+    /// No record but the last is taken any more, and then none.
+    pub(super) closing: bool,
     pub(super) closed: bool,
     pub(super) openings: Openings,
     line: Vec<u8>,
@@ -68,10 +99,11 @@ pub(super) struct Openings {
 }
 
 impl State {
-    /// An empty log, its file still empty.
-    pub(super) const fn empty() -> Self {
+    /// An empty log that begins here.
+    pub(super) const fn at(position: Position) -> Self {
         Self {
-            offset: 0,
+            position,
+            synced_offset: 0,
             tree: Tree::EMPTY,
             prev: NOTHING,
             time: 0,
@@ -83,17 +115,25 @@ impl State {
             unsynced_bytes: 0,
             unsynced_since: None,
             unsealed_since: None,
+            sealer: None,
+            epoch_since: None,
+            epoch_records: 0,
+            heartbeat_since: None,
+            newest: None,
+            durable: None,
             sealing: false,
+            turning: false,
             shared: false,
             syncing: false,
             failed: None,
+            closing: false,
             closed: false,
             openings: Openings { file: None, offset: 0, dirty: false },
             line: Vec::new(),
         }
     }
 
-    fn alive(&self) -> Result<(), AppendError> {
+    pub(super) fn alive(&self) -> Result<(), AppendError> {
         match &self.failed {
             Some(why) => Err(AppendError::Failed(Arc::clone(why))),
             None if self.closed => Err(AppendError::Closed),
@@ -101,19 +141,28 @@ impl State {
         }
     }
 
-    fn unsealed(&self) -> u64 {
+    pub(super) fn unsealed(&self) -> u64 {
         self.tree.size() - self.sealed
+    }
+
+    pub(super) fn sealer(&self) -> Result<Arc<Sealer>, AppendError> {
+        self.sealer.clone().ok_or(AppendError::Closed)
     }
 }
 
 /// One open log, shared by its handles and its two threads.
 pub(super) struct Writer {
     pub(super) id: LogId,
-    pub(super) file: Arc<dyn Storage>,
-    pub(super) open_openings: Box<dyn Fn() -> std::io::Result<Arc<dyn Storage>> + Send + Sync>,
+    /// The directory of this log, and the one that it and its siblings are in.
+    pub(super) dir: PathBuf,
+    pub(super) all: PathBuf,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) limits: Limits,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) boot: Hex<16>,
-    pub(super) sealer: Sealer,
+    /// The seed of the epoch that signs now. Held while an epoch ends.
+    pub(super) epochs: Mutex<Epochs>,
+    pub(super) co_signer: CoSigner,
     pub(super) salts: Mutex<Salts>,
     pub(super) state: Mutex<State>,
     /// The sealing thread waits here, and the syncing one there.
@@ -123,9 +172,9 @@ pub(super) struct Writer {
     pub(super) done: Condvar,
 }
 
-type Guard<'a> = MutexGuard<'a, State>;
+pub(super) type Guard<'a> = MutexGuard<'a, State>;
 
-fn poisoned() -> AppendError {
+pub(super) fn poisoned() -> AppendError {
     AppendError::Failed("a thread died while it held the log".into())
 }
 
@@ -134,7 +183,7 @@ impl Writer {
         self.state.lock().map_err(|_| poisoned())
     }
 
-    fn wait<'a>(&self, guard: Guard<'a>) -> Result<Guard<'a>, AppendError> {
+    pub(super) fn wait<'a>(&self, guard: Guard<'a>) -> Result<Guard<'a>, AppendError> {
         self.done.wait(guard).map_err(|_| poisoned())
     }
 
@@ -161,6 +210,9 @@ impl Writer {
             state = self.lock()?;
         }
         state.alive()?;
+        if state.closing && kind != Kind::Close {
+            return Err(AppendError::Closed);
+        }
         let now = self.clock.now().map_err(AppendError::Clock)?.0;
         if now > MAX_INT {
             return Err(AppendError::Clock(ClockError::Unreadable));
@@ -184,13 +236,14 @@ impl Writer {
                 self.wake_sealer.notify_one();
             }
         }
-        if state.unsynced_since.is_none() {
-            state.unsynced_since = Some(Instant::now());
+        let turn = self.limits.is_reached(state);
+        if state.unsynced_since.is_none() || turn {
+            state.unsynced_since.get_or_insert_with(Instant::now);
             self.wake_syncer.notify_one();
         }
     }
 
-    fn write_record(
+    pub(super) fn write_record(
         &self,
         state: &mut State,
         kind: Kind,
@@ -212,6 +265,13 @@ impl Writer {
         state.prev = leaf;
         state.time = time;
         state.seal_due = false;
+        if kind != Kind::KeyEpoch {
+            state.epoch_records += 1;
+            state.epoch_since.get_or_insert_with(Instant::now);
+            if kind != Kind::Heartbeat {
+                state.heartbeat_since.get_or_insert_with(Instant::now);
+            }
+        }
         Ok(seq)
     }
 
@@ -234,11 +294,11 @@ impl Writer {
     /// Write a line and its newline at the end, or fail for good: after an error nobody knows what the file holds.
     fn write_line(&self, state: &mut State, line: &mut Vec<u8>) -> Result<(), AppendError> {
         line.push(b'\n');
-        if let Err(e) = write_all_at(&*self.file, line, state.offset) {
+        if let Err(e) = write_all_at(&*state.position.file, line, state.position.offset) {
             return Err(self.fail(state, "write", &e));
         }
         let written = u64::try_from(line.len()).unwrap_or(u64::MAX);
-        state.offset += written;
+        state.position.offset += written;
         state.unsynced_bytes += written;
         Ok(())
     }
@@ -264,13 +324,14 @@ impl Writer {
         if let Some(file) = &state.openings.file {
             return Ok(Arc::clone(file));
         }
-        let file = (self.open_openings)()?;
+        let file = self.disk.open(&self.dir.join(OPENINGS), true)?;
+        self.disk.sync_dir(&self.dir)?;
         state.openings.offset = file.size()?;
         state.openings.file = Some(Arc::clone(&file));
         Ok(file)
     }
 
-    fn fail(&self, state: &mut State, op: &str, error: &std::io::Error) -> AppendError {
+    pub(super) fn fail(&self, state: &mut State, op: &str, error: &std::io::Error) -> AppendError {
         let why: Arc<str> = format!("{op}: {error}").into();
         tracing::error!(log = %self.id, %why, "the audit log stopped");
         let why = Arc::clone(state.failed.get_or_insert(why));
@@ -318,12 +379,13 @@ impl Writer {
         }
         state.sealing = true;
         let (tree, synced, after) = (state.tree.clone(), state.synced, state.last_seal);
+        let sealer = state.sealer();
         state.unsealed_since = None;
         drop(state);
-        let line = self.sealer.seal(&tree, synced, after).line();
+        let seal = sealer.map(|sealer| sealer.seal(&tree, synced, after));
         let mut state = self.lock()?;
         state.sealing = false;
-        let result = state.alive().and_then(|()| self.write_seal(&mut state, line?, tree.size(), synced));
+        let result = state.alive().and(seal).and_then(|seal| self.write_seal(&mut state, seal));
         if state.unsealed_since.is_some() {
             // Its clock ran while this seal was made, and the thread does not look at it meanwhile.
             self.wake_sealer.notify_one();
@@ -332,21 +394,24 @@ impl Writer {
         result
     }
 
-    fn write_seal(
-        &self,
-        state: &mut State,
-        mut line: Vec<u8>,
-        size: u64,
-        synced: u64,
-    ) -> Result<(), AppendError> {
+    pub(super) fn write_seal(&self, state: &mut State, seal: SealLine) -> Result<(), AppendError> {
+        let mut line = seal.line()?;
         let hash = hash::seal(&line);
         self.write_line(state, &mut line)?;
         state.last_seal = hash;
         state.seal_due = true;
-        state.shared = size - state.sealed > 1;
-        state.sealed = size;
-        state.synced_said = synced;
+        state.shared = seal.size.0 - state.sealed > 1;
+        state.sealed = seal.size.0;
+        state.synced_said = seal.synced.0;
+        state.newest = Some(Arc::new(seal));
         Ok(())
+    }
+
+    /// Seal everything, with the lock held. Nobody else may be sealing.
+    pub(super) fn seal_now(&self, state: &mut State) -> Result<(), AppendError> {
+        let seal = state.sealer()?.seal(&state.tree, state.synced, state.last_seal);
+        state.unsealed_since = None;
+        self.write_seal(state, seal)
     }
 
     /// Return once `size` records are known to be on disk, their seal with them.
@@ -366,17 +431,20 @@ impl Writer {
             state = self.wait(state)?;
         }
         state.syncing = true;
-        let (sealed, bytes) = (state.sealed, state.unsynced_bytes);
+        let (sealed, bytes, offset) = (state.sealed, state.unsynced_bytes, state.position.offset);
+        let (newest, file) = (state.newest.clone(), Arc::clone(&state.position.file));
         let openings = state.openings.file.clone().filter(|_| state.openings.dirty);
         state.openings.dirty = false;
         state.unsynced_since = None;
         drop(state);
-        let result = openings.map_or(Ok(()), |file| file.sync()).and_then(|()| self.file.sync());
+        let result = openings.map_or(Ok(()), |file| file.sync()).and_then(|()| file.sync());
         let mut state = self.lock()?;
         state.syncing = false;
         let result = match result {
             Ok(()) => {
                 state.synced = state.synced.max(sealed);
+                state.synced_offset = offset;
+                state.durable = newest.or_else(|| state.durable.take());
                 state.unsynced_bytes -= bytes.min(state.unsynced_bytes);
                 Ok(())
             }
@@ -390,26 +458,36 @@ impl Writer {
         result
     }
 
-    /// The file can still be written, so it says why it ends; nothing is claimed about the disk.
-    fn sync_failed(&self, state: &mut State, error: &std::io::Error) -> AppendError {
+    /// Nobody knows what the disk has, and asking the same descriptor again proves nothing. What may be missing is written
+    /// once more through another one, with the reason after it; then the log takes nothing more, whatever comes of that.
+    pub(super) fn sync_failed(&self, state: &mut State, error: &std::io::Error) -> AppendError {
+        if state.alive().is_ok()
+            && let Err(e) = self.write_again(state, error)
+        {
+            tracing::error!(log = %self.id, error = %e, "what was not on disk could not be written again");
+        }
+        self.fail(state, "fdatasync", error)
+    }
+
+    fn write_again(&self, state: &mut State, error: &std::io::Error) -> Result<(), AppendError> {
+        let io = |e: std::io::Error| AppendError::Failed(e.to_string().into());
+        let path = self.dir.join(segment_name(state.position.number));
+        let again = self.disk.open(&path, false).map_err(io)?;
+        let before = std::mem::replace(&mut state.position.file, again);
+        let range = state.synced_offset..state.position.offset;
+        copy_over(&*before, &*state.position.file, range).map_err(io)?;
+        if state.turning {
+            return state.position.file.sync().map_err(io);
+        }
         let body = Body::IoError(Box::new(body::IoError {
             op: Text::from("fdatasync"),
             error: Text::from(error.kind().to_string()),
         }));
-        if let Ok(body) = encode::plain_body(&body)
-            && state.alive().is_ok()
-            && self.write_record(state, Kind::IoError, &body, state.time).is_ok()
-            && !state.sealing
-        {
-            let line = self.sealer.seal(&state.tree, state.synced, state.last_seal).line();
-            let (size, synced) = (state.tree.size(), state.synced);
-            if let Ok(line) = line
-                && let Err(e) = self.write_seal(state, line, size, synced)
-            {
-                tracing::error!(log = %self.id, error = %e, "the last seal could not be written");
-            }
+        self.write_record(state, Kind::IoError, &encode::plain_body(&body)?, state.time)?;
+        if !state.sealing {
+            self.seal_now(state)?;
         }
-        self.fail(state, "fdatasync", error)
+        state.position.file.sync().map_err(io)
     }
 }
 

@@ -151,6 +151,11 @@ impl<'a> Ledger<'a> {
             | Body::PolicyLoad(_)
             | Body::Decision(_)
             | Body::IoError(_)
+            | Body::ModeChange(_)
+            | Body::Drill(_)
+            | Body::KeyEpoch(_)
+            | Body::Gap(_)
+            | Body::Heartbeat(_)
             | Body::ClockStep(_)
             | Body::Close(_) => {}
         }

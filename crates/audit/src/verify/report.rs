@@ -199,7 +199,7 @@ pub struct Report {
 const ALWAYS: [&str; 4] = [
     "what the host never handed to the log",
     "whether the writer's clock was right",
-    "a history rewritten by whoever holds the epoch key, back to where that epoch began",
+    "a history rewritten by whoever holds the epoch key that signed it",
     "guest data that was committed to and has no opening any more",
 ];
 

@@ -108,6 +108,11 @@ pub(super) const fn relied_on(kind: Kind) -> bool {
         Kind::Decision | Kind::Outcome => false,
         Kind::Genesis
         | Kind::PolicyLoad
+        | Kind::ModeChange
+        | Kind::Drill
+        | Kind::KeyEpoch
+        | Kind::Gap
+        | Kind::Heartbeat
         | Kind::Escalation
         | Kind::Approval
         | Kind::Recover

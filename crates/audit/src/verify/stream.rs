@@ -44,6 +44,8 @@ struct Stream<'a> {
     unsynced: VecDeque<SealLine>,
     last_seal: Option<SealLine>,
     piece: Piece,
+    /// Whether a segment was read already.
+    segment_begun: bool,
     line: u64,
     scratch: Vec<u8>,
 }
@@ -66,6 +68,7 @@ pub(super) fn verify_log(dir: &Path, id: LogId, trust: &Trust, ask: &Ask<'_>) ->
         unsynced: VecDeque::new(),
         last_seal: None,
         piece: Piece { segment: "".into(), first: true, byte: 0, bytes: Vec::new(), tail: Tail::Nothing },
+        segment_begun: false,
         line: 0,
         scratch: Vec::new(),
     };
@@ -100,6 +103,10 @@ impl Stream<'_> {
     fn piece(&mut self, piece: Piece, items: Vec<Item>) -> Next {
         if piece.first {
             self.line = 0;
+            if self.segment_begun {
+                self.chain.begin_segment();
+            }
+            self.segment_begun = true;
         }
         self.piece = piece;
         for item in items {
@@ -190,7 +197,7 @@ impl Stream<'_> {
             self.report.genesis = Some(genesis.log);
         }
         if self.level >= Level::L1
-            && let Err(e) = meaning(self.report.id, frame, body, before, self.chain.sealed.size())
+            && let Err(e) = self.means(frame, body, before)
         {
             return self.break_at(at, e);
         }
@@ -204,6 +211,10 @@ impl Stream<'_> {
             }
         }
         Next::Go
+    }
+
+    fn means(&self, frame: &Frame<'_>, body: &Body<'_>, before: u64) -> Result<(), Break> {
+        meaning(self.report.id, frame, body, before, self.chain.sealed.size(), self.chain.epochs.next())
     }
 
     fn note(&mut self, frame: &Frame<'_>, body: &Body<'_>) {
@@ -224,6 +235,11 @@ impl Stream<'_> {
             }
             Body::Genesis(_)
             | Body::Recover(_)
+            | Body::KeyEpoch(_)
+            | Body::ModeChange(_)
+            | Body::Drill(_)
+            | Body::Gap(_)
+            | Body::Heartbeat(_)
             | Body::PolicyLoad(_)
             | Body::Decision(_)
             | Body::Outcome(_)
@@ -377,7 +393,14 @@ impl Stream<'_> {
 }
 
 /// What typed records promise about the log they stand in.
-fn meaning(id: LogId, frame: &Frame<'_>, body: &Body<'_>, before: u64, sealed: u64) -> Result<(), Break> {
+fn meaning(
+    id: LogId,
+    frame: &Frame<'_>,
+    body: &Body<'_>,
+    before: u64,
+    sealed: u64,
+    next_epoch: u64,
+) -> Result<(), Break> {
     let broken = |what, expected: String, found: String| Err(Break { what, expected, found });
     match body {
         Body::Genesis(genesis) if genesis.log != id => broken(
@@ -402,7 +425,15 @@ fn meaning(id: LogId, frame: &Frame<'_>, body: &Body<'_>, before: u64, sealed: u
         Body::Approval(a) if a.used_by.is_some() && a.event != ApprovalEvent::Consumed => {
             broken("only a consumed approval has a user", "none".into(), "used_by".into())
         }
+        Body::KeyEpoch(e) if e.epoch.0 != next_epoch => {
+            broken("epochs follow each other without a gap", next_epoch.to_string(), e.epoch.0.to_string())
+        }
         Body::Genesis(_)
+        | Body::KeyEpoch(_)
+        | Body::ModeChange(_)
+        | Body::Drill(_)
+        | Body::Gap(_)
+        | Body::Heartbeat(_)
         | Body::ClockStep(_)
         | Body::Approval(_)
         | Body::PolicyLoad(_)

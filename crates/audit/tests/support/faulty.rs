@@ -48,6 +48,29 @@ impl Disk for FaultyDisk {
         let file = LocalDisk.open(path, create)?;
         Ok(Arc::new(FaultyFile { file, plan: Arc::clone(&self.0), sync_failed: AtomicU64::new(0) }))
     }
+
+    /// Counts as a write; whole or not at all, so that a partial one is a refused one.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let index = self.0.writes.fetch_add(1, Ordering::SeqCst);
+        match *self.0.fail_write.lock().unwrap() {
+            Some((at, Fault::Refused(e) | Fault::Partial(e))) if index >= at => {
+                Err(io::Error::from_raw_os_error(e))
+            }
+            Some((at, Fault::Kept(e))) if index >= at => {
+                LocalDisk.replace(path, bytes)?;
+                Err(io::Error::from_raw_os_error(e))
+            }
+            _ => LocalDisk.replace(path, bytes),
+        }
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        LocalDisk.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        LocalDisk.sync_dir(dir)
+    }
 }
 
 impl Storage for FaultyFile {

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 pub mod faulty;
+pub mod simulated;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
@@ -69,11 +70,41 @@ impl Site {
         self.logs().join(log.to_string()).join("00000001.jsonl")
     }
 
-    /// A copy of the logs as they are on disk now: what a kill would leave behind.
-    pub fn copy(&self, name: &str) -> PathBuf {
-        let to = self.root.path().join(name);
-        copy_dir(&self.logs(), &to);
-        to
+    /// A copy of logs and keys as they are on disk now: what a kill would leave behind.
+    pub fn snapshot(&self) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        copy_dir(&self.root.path().join("keys"), &root.path().join("keys"));
+        if self.logs().exists() {
+            copy_dir(&self.logs(), &root.path().join("audit"));
+        }
+        let keys = KeyStore::load(&root.path().join("keys")).unwrap();
+        Self { root, keys, trust: self.trust.clone() }
+    }
+
+    /// What a thief finds now: the number of the epoch, and the keys of it and of all that come after.
+    pub fn steal(&self, log: LogId) -> Thief {
+        let path = self.root.path().join("keys/epochs").join(format!("{log}.seed"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let line = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).unwrap();
+        let seed = hex::decode(line("seed ")).unwrap().try_into().unwrap();
+        Thief { epoch: line("epoch ").parse().unwrap(), seed }
+    }
+}
+
+pub struct Thief {
+    pub epoch: u64,
+    seed: [u8; 32],
+}
+
+impl Thief {
+    pub fn key(&self, epoch: u64) -> ed25519_dalek::SigningKey {
+        let steps = epoch.checked_sub(self.epoch).expect("a key that is not on the machine any more");
+        let seed = (0..steps)
+            .fold(self.seed, |seed, _| blake3::derive_key("govrun audit ratchet v1 next seed", &seed));
+        ed25519_dalek::SigningKey::from_bytes(&blake3::derive_key(
+            "govrun audit ratchet v1 signing key",
+            &seed,
+        ))
     }
 }
 
@@ -297,6 +328,7 @@ pub fn record_everything(
         ..outcome(used)
     })
     .unwrap();
+    about_itself(site, log, size);
     let kinds = if size == Size::Full { operations() } else { Vec::new() };
     for operation in kinds {
         let mut call = call.clone();
@@ -306,6 +338,24 @@ pub fn record_everything(
     clock.set(T0 - 1_000_000);
     log.outcome(&outcome(escalated)).unwrap();
     used
+}
+
+/// The records in which a log speaks about itself.
+fn about_itself(site: &Site, log: &Log, size: Size) {
+    log.mode_change(&ModeChangeEntry { scope: "rule pay", from: "shadow", to: "enforce", by: "ops" })
+        .unwrap();
+    log.drill(&DrillEntry { name: "d1", event: DrillEvent::Begun, by: "ops" }).unwrap();
+    let gap = GapEntry { from: Timestamp(T0), to: Timestamp(T0 + 9), calls: 3, why: "audit_unavailable" };
+    log.gap(&gap).unwrap();
+    // A log beside this one, as long as the sign of life is made.
+    let beside = site.open();
+    log.heartbeat().unwrap();
+    let gone = site.logs().join(beside.id().to_string());
+    beside.close().unwrap();
+    std::fs::remove_dir_all(gone).unwrap();
+    // So many epochs that the tree of their keys runs out.
+    let rotations = if size == Size::Full { 32 } else { 0 };
+    (0..rotations).for_each(|_| log.rotate().unwrap());
 }
 
 /// One operation of every kind.
@@ -369,7 +419,7 @@ pub fn log_of_everything(size: Size) -> (Site, LogId) {
     let plan = Arc::new(faulty::Plan::default());
     let disk = Arc::new(faulty::FaultyDisk(Arc::clone(&plan)));
     let clock = TestClock::new();
-    let log = Log::open_on(&site.logs(), &site.keys, clock.clone(), disk).unwrap();
+    let log = Log::open_on(&site.logs(), &site.keys, clock.clone(), disk, Limits::default()).unwrap();
     let id = log.id();
     *plan.fail_sync.lock().unwrap() = Some(0);
     let env = Operation::EnvRead { name: "X".into() };

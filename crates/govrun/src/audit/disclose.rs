@@ -81,6 +81,11 @@ fn fields<'a>(body: &'a Body<'_>) -> Vec<&'a Field<'a>> {
         | Body::Approval(_)
         | Body::Recover(_)
         | Body::IoError(_)
+        | Body::ModeChange(_)
+        | Body::Drill(_)
+        | Body::KeyEpoch(_)
+        | Body::Gap(_)
+        | Body::Heartbeat(_)
         | Body::ClockStep(_)
         | Body::Open(_)
         | Body::Close(_) => Vec::new(),

@@ -84,6 +84,11 @@ impl Filter {
             Body::Decision(d) => self.wants_decision(d),
             Body::Genesis(_)
             | Body::PolicyLoad(_)
+            | Body::ModeChange(_)
+            | Body::Drill(_)
+            | Body::KeyEpoch(_)
+            | Body::Gap(_)
+            | Body::Heartbeat(_)
             | Body::Outcome(_)
             | Body::Escalation(_)
             | Body::Approval(_)
@@ -185,6 +190,23 @@ fn human(record: &Record, body: &Body<'_>) -> String {
             format!("approval  {} {} for {}", plain(&a.ticket), word(&json!(a.event)), a.decision)
         }
         Body::PolicyLoad(p) => format!("policy_load  {} env {}", p.policy, plain(&p.env)),
+        Body::ModeChange(m) => format!(
+            "mode_change  {} from {} to {} by {}",
+            plain(&m.scope),
+            plain(&m.from),
+            plain(&m.to),
+            plain(&m.by)
+        ),
+        Body::Drill(d) => format!("drill  {} {} by {}", plain(&d.name), word(&json!(d.event)), plain(&d.by)),
+        Body::KeyEpoch(e) => format!("key_epoch  {} begins ({})", e.epoch.0, word(&json!(e.reason))),
+        Body::Gap(g) => format!(
+            "gap  {} calls refused from {} to {}: {}",
+            g.calls.0,
+            time(g.from.0),
+            time(g.to.0),
+            plain(&g.why)
+        ),
+        Body::Heartbeat(h) => format!("heartbeat  {} logs beside this one", h.siblings.len()),
         Body::IoError(e) => format!("io_error  {}: {}", plain(&e.op), plain(&e.error)),
         Body::Close(c) => format!("close  {}", plain(&c.reason)),
         Body::Open(o) => format!("open  {} pid {}", plain(&o.program), o.pid.0),

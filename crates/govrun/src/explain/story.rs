@@ -227,6 +227,11 @@ impl Explained {
             }),
             Body::Genesis(_)
             | Body::PolicyLoad(_)
+            | Body::ModeChange(_)
+            | Body::Drill(_)
+            | Body::KeyEpoch(_)
+            | Body::Gap(_)
+            | Body::Heartbeat(_)
             | Body::Recover(_)
             | Body::IoError(_)
             | Body::ClockStep(_)
