@@ -202,7 +202,9 @@ proptest! {
     /// Whatever the guest puts into a call, the log takes it or refuses it, and stays whole.
     #[test]
     fn hostile_text_never_breaks_a_line(text in any::<String>(), value in value()) {
-        let site = Site::new();
+        // Making keys costs more than everything that is tested here.
+        static BLANK: std::sync::OnceLock<Site> = std::sync::OnceLock::new();
+        let site = BLANK.get_or_init(Site::new).snapshot();
         let log = site.open();
         let decision = Decision { disclosure: disclosure(&["args.*", "statement", "db"], true), ..allow(Durability::Os) };
         let mut call = call(Operation::ToolCall { args: Value::Record(vec![(text.clone(), value)]) });
