@@ -12,7 +12,7 @@ use crate::exit::{Exit, Failure};
 use crate::policy::PolicyCommand;
 use crate::state::StateDir;
 use crate::{
-    agent, approvals, call, demo, doctor, drill, explain, inspect, keys, policy, replay, run, witness,
+    agent, approvals, call, demo, doctor, drill, explain, inspect, keys, policy, replay, run, serve, witness,
 };
 
 const EXAMPLES: &str = "\
@@ -102,6 +102,15 @@ enum Command {
         /// How to print the report.
         #[arg(long, value_enum, default_value_t = Format::Human)]
         format: Format,
+    },
+    /// Offer the registered tools to agents as an MCP server, each call under policy.
+    Serve {
+        /// How clients are connected.
+        #[arg(long, value_enum)]
+        mcp: serve::Transport,
+        /// The configuration: policy folder, who is on the pipe, who may connect. See `docs/formats/serve.md`.
+        #[arg(long)]
+        config: PathBuf,
     },
     /// Decide about calls that wait for a person.
     #[command(subcommand)]
@@ -248,6 +257,7 @@ impl Cli {
             Command::Agent { policy, agent, component, task, format } => {
                 agent::run(&StateDir::find(self.state)?, &policy, &agent, &component, &task, format)
             }
+            Command::Serve { mcp, config } => serve::run(self.state, mcp, &config),
             Command::Approvals(command) => decide(&StateDir::find(self.state)?, &command),
             Command::Keys(command) => keys::run(&StateDir::find(self.state)?, command),
             Command::Audit(command) => return command.run(self.state),

@@ -19,6 +19,7 @@ mod recorded;
 mod replay;
 mod run;
 mod semantics;
+mod serve;
 mod state;
 mod text;
 mod tools;

@@ -88,6 +88,10 @@ pub struct Function {
     pub name: String,
     /// Parameters and result as WIT text, such as `(counterparty: string, amount: u64) -> result<string, string>`.
     pub signature: String,
+    /// JSON Schema of its arguments.
+    pub input: serde_json::Value,
+    /// JSON Schema of what it gives, if it gives anything.
+    pub output: Option<serde_json::Value>,
 }
 
 /// A compiled component whose bytes and imports are known. It has not been instantiated.
@@ -158,9 +162,12 @@ impl Inspected {
         let mut functions: Vec<Function> = kind
             .exports(engine)
             .filter_map(|(name, item)| match item.ty {
-                ComponentItem::ComponentFunc(f) => {
-                    Some(Function { name: name.to_owned(), signature: signature(&f) })
-                }
+                ComponentItem::ComponentFunc(f) => Some(Function {
+                    name: name.to_owned(),
+                    signature: signature(&f),
+                    input: crate::schema::input(&f),
+                    output: crate::schema::output(&f),
+                }),
                 _ => None,
             })
             .collect();

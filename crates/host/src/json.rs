@@ -75,8 +75,8 @@ fn from_json(ty: &Type, json: &Json, place: &str) -> Result<Val, JsonError> {
         Type::U32 => integer(json).map(Val::U32),
         Type::S64 => integer(json).map(Val::S64),
         Type::U64 => integer(json).map(Val::U64),
-        Type::Float32 => json.as_number().and_then(|n| n.to_string().parse().ok()).map(Val::Float32),
-        Type::Float64 => json.as_f64().map(Val::Float64),
+        Type::Float32 => float(json).map(Val::Float32),
+        Type::Float64 => float(json).map(Val::Float64),
         Type::Char => json.as_str().and_then(single_char).map(Val::Char),
         Type::String => json.as_str().map(|s| Val::String(s.to_owned())),
         Type::Enum(cases) => {
@@ -85,6 +85,15 @@ fn from_json(ty: &Type, json: &Json, place: &str) -> Result<Val, JsonError> {
         _ => return structured(ty, json, place),
     };
     plain.ok_or_else(fail)
+}
+
+/// A number, or the name of one that JSON does not have.
+fn float<T: std::str::FromStr>(json: &Json) -> Option<T> {
+    match json {
+        Json::Number(n) => n.to_string().parse().ok(),
+        Json::String(name) if matches!(name.as_str(), "NaN" | "inf" | "-inf") => name.parse().ok(),
+        _ => None,
+    }
 }
 
 fn single_char(text: &str) -> Option<char> {

@@ -23,6 +23,7 @@ mod overlay;
 mod pause;
 pub mod postgres;
 mod runtime;
+pub mod schema;
 mod scope;
 pub mod sql;
 pub mod value;

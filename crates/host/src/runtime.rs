@@ -77,6 +77,12 @@ impl Runtime {
         self.tools.values()
     }
 
+    /// Whether policy can ever permit this principal to call `tool.function`, whatever the arguments.
+    #[must_use]
+    pub fn reachable(&self, who: &Who, tool: &Tool, function: &str) -> bool {
+        self.gate.policy().can_permit(&self.tool_call(who, None, tool, function, Value::Null))
+    }
+
     /// The decision path.
     #[must_use]
     pub const fn gate(&self) -> &Arc<Gate> {

@@ -108,6 +108,7 @@ mod policy;
 mod predicate;
 mod probe;
 mod promotion;
+mod reach;
 mod registry;
 mod rollout;
 mod rule;
