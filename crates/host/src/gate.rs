@@ -1,34 +1,44 @@
 //! The one way from a call to its effect: decide, charge the limits, record, and only then mint a grant.
 
-use std::num::NonZeroU64;
-use std::sync::Arc;
+mod drill;
+mod reload;
+#[cfg(test)]
+mod tests_reload;
+
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use govrun_audit::{ApprovalEvent, Clock, DecisionEntry, Inputs, Log, PolicyLoadEntry, Receipt, Trust};
 use govrun_control::{Approval, ApprovalId, Reservation, Reserved, State, Store, Ticket};
 use govrun_policy::{Context, Policy};
 use govrun_verdict::{
-    Action, BudgetLevel, Builtin, Call, Decision, DecisionId, Durability, Egress, Mode, Obligations, Profile,
-    Refusal, RuleId, Severity, Timestamp, Verdict,
+    BudgetLevel, Builtin, Call, Decision, DecisionId, Durability, Mode, Obligations, Refusal, RuleId,
+    Severity, Timestamp, Verdict,
 };
 
+use self::drill::drill_bounds;
 use crate::approval::{POLL, encode};
-use crate::grant::Grant;
+use crate::grant::{Grant, Minted};
 use crate::ledger::Ledger;
 use crate::notify::{Pager, Webhooks};
 use crate::pause::{Pause, Waiting};
+use crate::standing::Standing;
 
-/// Most bytes that a call of a drill may write into its copy.
-const DRILL_SCRATCH_BYTES: u64 = 16 << 20;
+pub use self::reload::ReloadError;
 
 /// The policy enforcement point's decision path. One per process; shared by all calls.
 pub struct Gate {
-    policy: Arc<Policy>,
+    // Fixed for the life of the process: a reload cannot move a gate into another environment.
+    env: Arc<str>,
+    policy: ArcSwap<Policy>,
+    standing: Standing,
+    reloading: Mutex<()>,
     store: Store,
     trust: Trust,
-    pager: Pager,
+    pager: ArcSwap<Pager>,
     waits: Box<dyn Waits>,
-    ledger: Arc<Ledger>,
+    ledger: Ledger,
     /// What bounds every call of an exercise.
     drill: Option<Obligations>,
 }
@@ -80,6 +90,8 @@ pub struct Parts {
 struct Settled {
     decision: Decision,
     now: Timestamp,
+    // Changes counted before the policy was read.
+    generation: u64,
     levels: Vec<BudgetLevel>,
     reservation: Option<Reservation>,
     retry_after_ms: Option<u64>,
@@ -113,26 +125,37 @@ impl Gate {
         log.policy_load(&PolicyLoadEntry { epoch: policy.epoch(), previous: None, env: policy.env() })?;
         let pager = Pager::start(webhooks)?;
         Ok(Arc::new(Self {
-            policy,
+            env: Arc::clone(policy.env()),
+            policy: ArcSwap::new(policy),
+            standing: Standing::default(),
+            reloading: Mutex::default(),
             store,
             trust,
-            pager,
+            pager: ArcSwap::from_pointee(pager),
             waits,
-            ledger: Arc::new(Ledger { log, clock }),
+            ledger: Ledger { log, clock },
             drill,
         }))
     }
 
     /// The policy in force.
     #[must_use]
-    pub const fn policy(&self) -> &Arc<Policy> {
-        &self.policy
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.load_full()
     }
 
     /// Name of the policy's environment.
     #[must_use]
-    pub fn env(&self) -> &Arc<str> {
-        self.policy.env()
+    pub const fn env(&self) -> &Arc<str> {
+        &self.env
+    }
+
+    pub(crate) const fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    pub(crate) const fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     pub(crate) const fn store(&self) -> &Store {
@@ -158,7 +181,7 @@ impl Gate {
     /// # Errors
     /// Why not, for the caller: throttled, denied, expired, blocked, or something on the path itself failed.
     pub(crate) async fn admit(
-        &self,
+        self: &Arc<Self>,
         call: &Call,
         bounds: Option<&Obligations>,
         pauses: &[Arc<Pause>],
@@ -174,7 +197,7 @@ impl Gate {
         };
         self.waits.begins(&ticket.approval);
         let waiting = Waiting::begin(pauses);
-        let decided = self.decided(&ticket.approval.id);
+        let decided = self.decided(call, &ticket.approval.id);
         let ended = match hold {
             Some(hold) => tokio::time::timeout(hold, decided).await,
             None => Ok(decided.await),
@@ -193,7 +216,11 @@ impl Gate {
     ///
     /// # Errors
     /// As [`Self::admit`].
-    pub(crate) fn admit_now(&self, call: &Call, bounds: Option<&Obligations>) -> Result<Grant, Refusal> {
+    pub(crate) fn admit_now(
+        self: &Arc<Self>,
+        call: &Call,
+        bounds: Option<&Obligations>,
+    ) -> Result<Grant, Refusal> {
         let bounds = bounds.or(self.drill.as_ref());
         match self.enter(call, bounds)? {
             Entered::Granted(grant) => Ok(*grant),
@@ -202,15 +229,15 @@ impl Gate {
         }
     }
 
-    fn enter(&self, call: &Call, bounds: Option<&Obligations>) -> Result<Entered, Refusal> {
+    fn enter(self: &Arc<Self>, call: &Call, bounds: Option<&Obligations>) -> Result<Entered, Refusal> {
         self.registered(call, bounds)?;
         let settled = self.settle(call, bounds, None)?;
         self.entered(call, bounds, &settled)
     }
 
-    /// Rules may be about `*`: whoever is not registered never gets as far as the rules.
+    /// Rules may be about `*`: whoever is not registered, or no longer, never gets as far as the rules.
     fn registered(&self, call: &Call, bounds: Option<&Obligations>) -> Result<(), Refusal> {
-        if call.action() == Action::ToolCall && self.policy.agent(&call.agent.name).is_none() {
+        if self.policy.load().agent(&call.agent.name).is_none() {
             return Err(self.refuse(call, bounds, Builtin::AgentUnknown));
         }
         Ok(())
@@ -242,14 +269,15 @@ impl Gate {
     }
 
     fn entered(
-        &self,
+        self: &Arc<Self>,
         call: &Call,
         bounds: Option<&Obligations>,
         settled: &Settled,
     ) -> Result<Entered, Refusal> {
         let receipt = self.recorded(call, bounds, settled)?;
         if settled.decision.verdict != Verdict::Escalate {
-            return self.answer(call, settled, receipt).map(|grant| Entered::Granted(Box::new(grant)));
+            let granted = self.answer(call, settled, None, receipt);
+            return granted.map(|grant| Entered::Granted(Box::new(grant)));
         }
         let ticket = self
             .ask(call, &settled.decision, receipt.id(), settled.now)
@@ -260,8 +288,11 @@ impl Gate {
     }
 
     /// Wait until the approval is no longer pending.
-    async fn decided(&self, id: &ApprovalId) -> Result<(), Builtin> {
+    async fn decided(&self, call: &Call, id: &ApprovalId) -> Result<(), Builtin> {
         loop {
+            if let Some(reason) = self.standing.against(&call.agent.name) {
+                return Err(reason);
+            }
             let now = self.ledger.clock.now().map_err(|_| Builtin::ClockUnavailable)?;
             match self.store.status(id, now) {
                 Ok(Some(State::Pending)) => tokio::time::sleep(POLL).await,
@@ -276,7 +307,12 @@ impl Gate {
     }
 
     /// Use a decided approval for exactly this call: re-evaluated, verified, consumed once, recorded, and only then granted.
-    fn redeem(&self, call: &Call, bounds: Option<&Obligations>, id: &ApprovalId) -> Result<Grant, Refusal> {
+    fn redeem(
+        self: &Arc<Self>,
+        call: &Call,
+        bounds: Option<&Obligations>,
+        id: &ApprovalId,
+    ) -> Result<Grant, Refusal> {
         let approval = self.usable(id).map_err(|reason| self.refuse(call, bounds, reason))?;
         let settled = self.settle(call, bounds, Some(&approval))?;
         let permitted = matches!(settled.decision.verdict, Verdict::Allow | Verdict::Sandbox);
@@ -290,7 +326,7 @@ impl Gate {
             self.refund(settled.reservation.as_ref());
             return Err(unrecorded(Builtin::AuditUnavailable));
         }
-        self.answer(call, &settled, receipt)
+        self.answer(call, &settled, Some(&approval), receipt)
     }
 
     /// The approval, when it was given and neither used nor expired.
@@ -336,6 +372,7 @@ impl Gate {
         let settled = Settled {
             decision,
             now,
+            generation: 0,
             levels: Vec::new(),
             reservation: None,
             retry_after_ms: None,
@@ -354,9 +391,13 @@ impl Gate {
         bounds: Option<&Obligations>,
         approval: Option<&Approval>,
     ) -> Result<Settled, Refusal> {
+        let generation = self.standing.generation();
+        if let Some(reason) = self.standing.against(&call.agent.name) {
+            return Err(self.refuse(call, bounds, reason));
+        }
         let now = self.ledger.clock.now().map_err(|_| unrecorded(Builtin::ClockUnavailable))?;
         let started = std::time::Instant::now();
-        let mut decision = self.policy.decide(call, &Context { now, bounds });
+        let mut decision = self.policy.load().decide(call, &Context { now, bounds });
         if self.drill.is_some() {
             decision.mode = Mode::Drill;
         }
@@ -389,7 +430,7 @@ impl Gate {
                 }
             }
         }
-        Ok(Settled { decision, now, levels, reservation, retry_after_ms, patience_ms, decide_ns })
+        Ok(Settled { decision, now, generation, levels, reservation, retry_after_ms, patience_ms, decide_ns })
     }
 
     /// The receipt, or the charge given back.
@@ -425,7 +466,7 @@ impl Gate {
             unrecorded(Builtin::AuditUnavailable)
         })?;
         if self.drill.is_none() {
-            self.pager.tell(call, &settled.decision, receipt.id());
+            self.pager.load().tell(call, &settled.decision, receipt.id());
         }
         tracing::info!(
             target: "govrun::decision",
@@ -440,16 +481,24 @@ impl Gate {
         Ok(receipt)
     }
 
-    fn answer(&self, call: &Call, settled: &Settled, receipt: Receipt) -> Result<Grant, Refusal> {
+    fn answer(
+        self: &Arc<Self>,
+        call: &Call,
+        settled: &Settled,
+        approval: Option<&Approval>,
+        receipt: Receipt,
+    ) -> Result<Grant, Refusal> {
         match settled.decision.verdict {
             Verdict::Allow | Verdict::Sandbox => Ok(Grant::mint(
-                receipt,
-                call.operation.clone(),
-                settled.decision.obligations.clone(),
-                settled.decision.verdict == Verdict::Sandbox,
-                Arc::clone(&settled.decision.disclosure),
-                self.ledger.clock.monotonic_us(),
-                Arc::clone(&self.ledger),
+                self,
+                Minted {
+                    receipt,
+                    call,
+                    decision: &settled.decision,
+                    approval,
+                    started_us: self.ledger.clock.monotonic_us(),
+                    generation: settled.generation,
+                },
             )),
             Verdict::Throttle | Verdict::Escalate | Verdict::Block => Err(refusal(settled, receipt.id())),
         }
@@ -464,9 +513,10 @@ impl Gate {
     }
 
     fn host_refusal(&self, reason: Builtin, call: &Call) -> Decision {
+        let policy = self.policy.load();
         let durability = if call.action().is_effectful() { Durability::Sealed } else { Durability::Os };
         Decision {
-            verdict: Verdict::Block,
+            verdict: reason.info().verdict,
             mode: if self.drill.is_some() { Mode::Drill } else { Mode::Enforce },
             reason: reason.code(),
             message: reason.info().sentence.to_owned(),
@@ -480,21 +530,10 @@ impl Gate {
             notify: Vec::new(),
             severity: Severity::High,
             durability,
-            disclosure: Arc::clone(self.policy.disclosure()),
-            epoch: self.policy.epoch(),
+            disclosure: Arc::clone(policy.disclosure()),
+            epoch: policy.epoch(),
         }
     }
-}
-
-/// Where an exercise happens: reads are real, writes land in a copy that is thrown away, nothing leaves the machine.
-fn drill_bounds() -> Obligations {
-    let profile = Profile {
-        name: "drill".into(),
-        preopens: None,
-        scratch_bytes: NonZeroU64::new(DRILL_SCRATCH_BYTES),
-        db_copy: true,
-    };
-    Obligations { egress: Egress::None, sandbox: Some(Arc::new(profile)), ..Obligations::default() }
 }
 
 /// What became of a call at the gate.

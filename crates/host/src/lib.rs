@@ -26,6 +26,7 @@ mod runtime;
 pub mod schema;
 mod scope;
 pub mod sql;
+mod standing;
 pub mod value;
 mod wasi;
 
@@ -33,10 +34,14 @@ pub use approval::statement as approval_statement;
 pub use cache::{CompileCache, Compiled, MAX_CACHE_BYTES, MAX_CACHE_ENTRIES, MAX_ENTRY_BYTES};
 pub use databases::{DatabaseOffer, DatabaseOffers};
 pub use engine::engine;
-pub use gate::{Gate, GateError, Parts, Waits};
-pub use grant::{Grant, Outcome};
+pub use gate::{Gate, GateError, Parts, ReloadError, Waits};
+pub use grant::{Grant, Live, Outcome};
 pub use notify::{WebhookError, Webhooks, webhook};
-pub use runtime::{Answer, CallError, DEFAULT_DEADLINE, DEFAULT_FUEL, Offers, Runtime, Tool, Who};
+pub use runtime::{
+    Answer, CallError, DEFAULT_DEADLINE, DEFAULT_FUEL, MAX_CALLS, MAX_CALLS_PER_AGENT, MAX_RESULT_BYTES,
+    Offers, Runtime, Tool, Who,
+};
 pub use scope::{MAX_DEPTH, MAX_HOST_CALLS, Scope};
+pub use standing::MAX_STOP_ORDERS;
 /// The engine's crate, so that users of this one name the same version.
 pub use wasmtime;

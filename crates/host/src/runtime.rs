@@ -2,26 +2,33 @@
 
 mod answer;
 mod execute;
+mod inflight;
 mod state;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use govrun_verdict::{Agent, Builtin, Call, Operation, ToolRef, Value};
+use govrun_verdict::{Agent, Builtin, Call, Operation, Refusal, ToolRef, Value};
 use tracing::Instrument as _;
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 use wasmtime::component::types::{ComponentFunc, ComponentItem};
 
 pub use self::answer::{Answer, CallError, Offers, Tool};
+pub use self::execute::MAX_RESULT_BYTES;
+pub use self::inflight::{MAX_CALLS, MAX_CALLS_PER_AGENT};
 pub(crate) use self::state::CallState;
 
 use self::answer::exports;
-use self::execute::{Entry, span};
+use self::execute::{Entry, deadline, lost, span};
+use self::inflight::Inflight;
+use self::worker::{Lost, Ticker, on_own_thread};
 use crate::arguments::{Arguments, Given};
 use crate::gate::Gate;
 use crate::imports;
+use crate::pause::within;
 use crate::scope::{MAX_DEPTH, Scope};
 use crate::wasi;
 
@@ -29,8 +36,8 @@ use crate::wasi;
 pub const DEFAULT_FUEL: u64 = 50_000_000_000;
 /// Deadline of a call whose obligations name none.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
-/// How often a running guest lets other work run; also the resolution of its deadline.
-const EPOCH_TICK: Duration = Duration::from_millis(5);
+/// After stop orders and at the end: how long a cancelled call may take to let go.
+const LETTING_GO: Duration = Duration::from_secs(1);
 
 /// Who asks, for every call of one principal.
 #[derive(Debug, Clone)]
@@ -49,6 +56,8 @@ pub struct Runtime {
     linker: Linker<CallState>,
     gate: Arc<Gate>,
     tools: BTreeMap<Arc<str>, Tool>,
+    inflight: Arc<Inflight>,
+    ticker: Ticker,
 }
 
 impl Runtime {
@@ -60,16 +69,10 @@ impl Runtime {
         let mut linker = Linker::new(&engine);
         wasi::add_to_linker(&mut linker)?;
         imports::add_to_linker(&mut linker)?;
-        let ticking = engine.weak();
-        std::thread::spawn(move || {
-            while let Some(engine) = ticking.upgrade() {
-                engine.increment_epoch();
-                drop(engine);
-                std::thread::sleep(EPOCH_TICK);
-            }
-        });
+        let ticker = Ticker::start(&engine)?;
         let tools = tools.into_iter().map(|tool| (Arc::clone(&tool.name), tool)).collect();
-        Ok(Arc::new(Self { engine, linker, gate, tools }))
+        let inflight = Inflight::new();
+        Ok(Arc::new(Self { engine, linker, gate, tools, inflight, ticker }))
     }
 
     /// The registered tools, by name.
@@ -87,6 +90,31 @@ impl Runtime {
     #[must_use]
     pub const fn gate(&self) -> &Arc<Gate> {
         &self.gate
+    }
+
+    /// How many calls run now, those that wait for an approval included.
+    #[must_use]
+    pub fn running(&self) -> u32 {
+        self.inflight.running()
+    }
+
+    /// End well: take no more calls, let those that run finish for at most `grace`, cancel the rest, and seal the log. What
+    /// did not finish has an outcome that says so. Returns how many calls were cancelled.
+    ///
+    /// # Errors
+    /// When the log cannot be closed; everything in it still verifies up to its last seal.
+    pub async fn shutdown(&self, grace: Duration) -> Result<u32, govrun_audit::AppendError> {
+        self.inflight.close();
+        let finished = tokio::time::timeout(grace, self.inflight.idle()).await;
+        let cancelled = if finished.is_ok() { 0 } else { self.inflight.running() };
+        if cancelled > 0 {
+            self.gate.standing().stop_everybody();
+            if tokio::time::timeout(LETTING_GO, self.inflight.idle()).await.is_err() {
+                tracing::error!("a call is stuck in the operating system; its outcome is missing in the log");
+            }
+        }
+        self.gate.log().close()?;
+        Ok(cancelled)
     }
 
     /// The engine, to load components with.
@@ -157,12 +185,18 @@ impl Runtime {
         if outer.is_some_and(|scope| scope.depth() >= MAX_DEPTH) {
             return Err(CallError::refused(self.gate.refuse(&call, bounds, Builtin::LimitDepth)));
         }
-        let pauses = outer.map_or(&[][..], |scope| scope.pauses());
-        let grant = self.gate.admit(&call, bounds, pauses, who.hold).await.map_err(CallError::refused)?;
-        let scope = Scope::enter(&self.gate, &call, &grant, outer, who.hold);
-        let span = span(&call, &grant);
-        let entry = Entry::Function(function, arguments.into_vals());
-        self.run(tool, entry, &scope, grant).instrument(span).await
+        let entry = Entry::Function(function.to_owned(), arguments.into_vals());
+        match outer {
+            None => self.begin(who, tool, &call, entry).await,
+            Some(outer) => {
+                let admitted = self.gate.admit(&call, bounds, outer.pauses(), who.hold).await;
+                let grant = admitted.map_err(CallError::refused)?;
+                let scope = Scope::enter(&self.gate, &call, &grant, Some(outer), who.hold);
+                let span = span(&call, &grant);
+                // It runs where its caller waits for it.
+                self.run(tool, entry, &scope, grant).instrument(span).await
+            }
+        }
     }
 
     /// Run a WASI command (`wasi:cli/run`) with the arguments it is offered; the value of the answer is its exit code, an
@@ -181,10 +215,42 @@ impl Runtime {
         let argv = tool.offers.args.iter().cloned().map(Value::Text).collect();
         let args = Value::Record(vec![("argv".to_owned(), Value::List(argv))]);
         let call = self.tool_call(who, None, tool, "run", args);
-        let grant = self.gate.admit(&call, None, &[], who.hold).await.map_err(CallError::refused)?;
-        let scope = Scope::enter(&self.gate, &call, &grant, None, who.hold);
-        let span = span(&call, &grant);
-        self.run(tool, Entry::Command, &scope, grant).instrument(span).await
+        self.begin(who, tool, &call, Entry::Command).await
+    }
+
+    /// A call that no other call made: it takes a place, is decided, and runs on a thread of its own.
+    async fn begin(
+        self: &Arc<Self>,
+        who: &Who,
+        tool: &Tool,
+        call: &Call,
+        entry: Entry,
+    ) -> Result<Answer, CallError> {
+        let slot = self.inflight.enter(&who.agent.name).map_err(|reason| {
+            let retry_after_ms = (reason == Builtin::LimitConcurrency).then_some(inflight::RETRY_MS);
+            CallError::refused(Refusal { retry_after_ms, ..self.gate.refuse(call, None, reason) })
+        })?;
+        if !self.ticker.ticks() {
+            tracing::error!("the epoch ticker does not tick: no guest could be interrupted");
+            return Err(CallError::refused(self.gate.refuse(call, None, Builtin::HostFault)));
+        }
+        let grant = self.gate.admit(call, None, &[], who.hold).await.map_err(CallError::refused)?;
+        let scope = Scope::enter(&self.gate, call, &grant, None, who.hold);
+        let span = span(call, &grant);
+        let deadline = deadline(&scope).saturating_add(LETTING_GO);
+        let work = {
+            let (runtime, tool, scope) = (Arc::clone(self), tool.clone(), Arc::clone(&scope));
+            async move {
+                let _slot = slot;
+                runtime.run(&tool, entry, &scope, grant).await
+            }
+        };
+        // The work minds its own deadline; this one is for work that is stuck where nothing can interrupt it.
+        match within(deadline, scope.pause(), on_own_thread(work.instrument(span))).await {
+            Some(Ok(answer)) => answer,
+            Some(Err(Lost)) => Err(lost(&scope, Builtin::HostFault, "the host's own code crashed")),
+            None => Err(lost(&scope, Builtin::LimitDeadline, "an operation of the host does not end")),
+        }
     }
 
     fn function(&self, tool: &Tool, function: &str) -> Result<ComponentFunc, CallError> {

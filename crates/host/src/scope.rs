@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use govrun_verdict::{
@@ -10,7 +10,7 @@ use govrun_verdict::{
 };
 
 use crate::gate::Gate;
-use crate::grant::Grant;
+use crate::grant::{Grant, Live};
 use crate::pause::Pause;
 use crate::runtime::{DEFAULT_FUEL, Who};
 
@@ -45,6 +45,8 @@ pub struct Scope {
     pauses: Vec<Arc<Pause>>,
     last_refusal: Mutex<Option<Refusal>>,
     refusals: AtomicU64,
+    // Kept once the call has made all the host calls it may make; it ends at the next tick then.
+    exhausted: OnceLock<Refusal>,
 }
 
 impl Scope {
@@ -79,6 +81,7 @@ impl Scope {
             host_calls: AtomicU64::new(0),
             last_refusal: Mutex::new(None),
             refusals: AtomicU64::new(0),
+            exhausted: OnceLock::new(),
         })
     }
 
@@ -214,8 +217,30 @@ impl Scope {
     }
 
     fn over_budget(&self, call: &Call) -> Option<Refusal> {
-        let over = self.host_calls.fetch_add(1, Ordering::Relaxed) >= MAX_HOST_CALLS;
-        over.then(|| self.gate.refuse(call, Some(&self.bounds), Builtin::LimitHostCalls))
+        if self.host_calls.fetch_add(1, Ordering::Relaxed) < MAX_HOST_CALLS {
+            return None;
+        }
+        // Recorded once: what comes after it would flood the log that this bound protects.
+        let refuse = || self.gate.refuse(call, Some(&self.bounds), Builtin::LimitHostCalls);
+        Some(self.exhausted.get_or_init(refuse).clone())
+    }
+
+    /// True when the call has made more host calls than it may.
+    pub(crate) fn exhausted(&self) -> bool {
+        self.exhausted.get().is_some()
+    }
+
+    /// Wait until the agent is stopped or the process ends, and say which.
+    pub(crate) async fn ended(&self) -> Builtin {
+        self.gate.standing().ended(&self.agent.name).await
+    }
+
+    /// Ask a held grant whether it still stands.
+    ///
+    /// # Errors
+    /// The refusal, which is also kept as [`Self::last_refusal`].
+    pub fn still<'g>(&self, grant: &'g Grant) -> Result<Live<'g>, Refusal> {
+        grant.live().inspect_err(|refusal| self.keep(refusal))
     }
 
     /// What the call's own clock does not count.
@@ -235,7 +260,7 @@ impl Scope {
         answer
     }
 
-    fn keep(&self, refusal: &Refusal) {
+    pub(crate) fn keep(&self, refusal: &Refusal) {
         self.refusals.fetch_add(1, Ordering::Relaxed);
         // A poisoned lock only loses a convenience for the guest; the record is written either way.
         if let Ok(mut kept) = self.last_refusal.lock() {

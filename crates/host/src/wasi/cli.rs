@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use govrun_verdict::{Operation, Stream};
+use govrun_verdict::{Builtin, Operation, Stream};
 use wasmtime::component::{HasData, Resource};
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::WasiCliCtxView;
@@ -77,15 +77,28 @@ fn escape(text: &str) -> String {
     out
 }
 
+/// The buffer as a guest writes into it. The first write that does not fit is on the record.
+struct Printing {
+    buffer: OutputBuffer,
+    scope: Arc<Scope>,
+    stream: Stream,
+}
+
 #[async_trait]
-impl Pollable for OutputBuffer {
+impl Pollable for Printing {
     async fn ready(&mut self) {}
 }
 
 #[async_trait]
-impl OutputStream for OutputBuffer {
+impl OutputStream for Printing {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.append(&bytes)
+        let before = self.buffer.overflow();
+        self.buffer.append(&bytes).inspect_err(|_| {
+            if !before {
+                // The refusal is for the record and the caller; the guest sees that the stream takes no more.
+                let _ = self.scope.refuse(Operation::Stdio(self.stream), Builtin::LimitOutput);
+            }
+        })
     }
 
     fn flush(&mut self) -> StreamResult<()> {
@@ -94,7 +107,7 @@ impl OutputStream for OutputBuffer {
 
     fn check_write(&mut self) -> StreamResult<usize> {
         // One more than fits may be asked for, so that the write itself reports the overflow.
-        Ok(MAX_OUTPUT_BYTES.saturating_sub(self.len()).saturating_add(1).min(64 << 10))
+        Ok(MAX_OUTPUT_BYTES.saturating_sub(self.buffer.len()).saturating_add(1).min(64 << 10))
     }
 }
 
@@ -114,7 +127,10 @@ impl Output {
                 Err(_recorded) => self.refused = true,
             }
         }
-        if self.grant.is_some() { Box::new(self.buffer.clone()) } else { Box::new(ClosedOutputStream) }
+        if self.grant.is_none() {
+            return Box::new(ClosedOutputStream);
+        }
+        Box::new(Printing { buffer: self.buffer.clone(), scope: Arc::clone(scope), stream })
     }
 }
 

@@ -288,12 +288,25 @@ impl FsView<'_> {
 
     pub(super) fn writable(&self, fd: &Fd) -> FsResult<Arc<Meter>> {
         let meter = self.file(fd)?;
-        if meter.writable() { Ok(meter) } else { Err(ErrorCode::NotPermitted.into()) }
+        if !meter.writable() {
+            return Err(ErrorCode::NotPermitted.into());
+        }
+        meter.may_write().map_err(|refusal| self.withdrawn(&refusal))?;
+        Ok(meter)
     }
 
     pub(super) fn readable(&self, fd: &Fd) -> FsResult<Arc<Meter>> {
         let meter = self.file(fd)?;
-        if meter.readable() { Ok(meter) } else { Err(ErrorCode::NotPermitted.into()) }
+        if !meter.readable() {
+            return Err(ErrorCode::NotPermitted.into());
+        }
+        meter.may_read().map_err(|refusal| self.withdrawn(&refusal))?;
+        Ok(meter)
+    }
+
+    fn withdrawn(&self, refusal: &Refusal) -> FsError {
+        self.scope.keep(refusal);
+        refused(refusal)
     }
 
     pub(super) fn host_file(&self, fd: &Fd) -> FsResult<Arc<HostFile>> {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use govrun_verdict::Operation;
+use govrun_verdict::{Builtin, Operation};
 use wasmtime::component::HasData;
 use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
 use wasmtime_wasi::random::WasiRandomCtx;
 
 use super::Held;
+use crate::limiter::Limit;
 use crate::scope::Scope;
 
 /// Most bytes of one request.
@@ -30,10 +31,13 @@ pub(super) struct RandomView<'a> {
 impl RandomView<'_> {
     fn admit(&mut self, bytes: u64) -> wasmtime::Result<()> {
         if bytes > MAX_REQUEST_BYTES {
-            wasmtime::bail!("{bytes} random bytes asked for at once; at most {MAX_REQUEST_BYTES} are given");
+            let detail =
+                format!("{bytes} random bytes asked for at once; at most {MAX_REQUEST_BYTES} are given");
+            return Err(Limit { reason: Builtin::LimitRandom, detail }.into());
         }
         if self.held.admit(self.scope, Operation::Random, bytes)? > MAX_TOTAL_BYTES {
-            wasmtime::bail!("the call drew more than {MAX_TOTAL_BYTES} random bytes");
+            let detail = format!("the call drew more than {MAX_TOTAL_BYTES} random bytes");
+            return Err(Limit { reason: Builtin::LimitRandom, detail }.into());
         }
         Ok(())
     }

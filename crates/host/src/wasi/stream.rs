@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use govrun_verdict::Builtin;
+use govrun_verdict::{Builtin, Refusal};
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, InputStream, OutputStream, Pollable, StreamError, StreamResult,
@@ -57,6 +57,16 @@ impl Meter {
     /// True when the file was opened under a grant to write.
     pub(crate) const fn writable(&self) -> bool {
         self.write.is_some()
+    }
+
+    /// Whether what the file was opened under for reading still stands.
+    pub(crate) fn may_read(&self) -> Result<(), Refusal> {
+        self.read.as_ref().map_or(Ok(()), |grant| grant.live().map(drop))
+    }
+
+    /// Whether what the file was opened under for writing still stands.
+    pub(crate) fn may_write(&self) -> Result<(), Refusal> {
+        self.write.as_ref().map_or(Ok(()), |grant| grant.live().map(drop))
     }
 
     /// A write failed; one that did not fit in the layer is also recorded as a refusal, the first time.
@@ -123,6 +133,11 @@ fn add(counter: &AtomicU64, count: usize) {
     let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum);
 }
 
+/// What a guest sees of a stream whose permission was taken away.
+fn revoked(refusal: Refusal) -> StreamError {
+    StreamError::LastOperationFailed(wasmtime::Error::msg(refusal.to_string()))
+}
+
 /// A stream out of a file.
 pub(crate) struct MeteredInput {
     inner: DynInputStream,
@@ -153,10 +168,12 @@ impl Pollable for MeteredInput {
 #[async_trait]
 impl InputStream for MeteredInput {
     fn read(&mut self, size: usize) -> StreamResult<Bytes> {
+        self.meter.may_read().map_err(revoked)?;
         Self::counted(&self.meter, self.inner.read(size))
     }
 
     async fn blocking_read(&mut self, size: usize) -> StreamResult<Bytes> {
+        self.meter.may_read().map_err(revoked)?;
         let result = self.inner.blocking_read(size).await;
         Self::counted(&self.meter, result)
     }
@@ -196,6 +213,7 @@ impl Pollable for MeteredOutput {
 #[async_trait]
 impl OutputStream for MeteredOutput {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.meter.may_write().map_err(revoked)?;
         let count = bytes.len();
         let result = self.inner.write(bytes);
         self.counted(count, result)
@@ -214,6 +232,7 @@ impl OutputStream for MeteredOutput {
     }
 
     async fn blocking_write_and_flush(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.meter.may_write().map_err(revoked)?;
         let count = bytes.len();
         let result = self.inner.blocking_write_and_flush(bytes).await;
         self.counted(count, result)
