@@ -37,12 +37,10 @@ fn every_loop_ends_at_its_fuel_or_its_deadline() {
     let begun = Instant::now();
     assert_eq!(reason(&deadline, &simple(LOOP)), "LIMIT-DEADLINE");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    let start = format!(
-        "(component (core module $m (func $s (loop (br 0))) (start $s)
+    let start = "(component (core module $m (func $s (loop (br 0))) (start $s)
         (func (export \"f\") (result i32) i32.const 0)) (core instance $i (instantiate $m))
-        (func (export \"f\") (result u32) (canon lift (core func $i \"f\"))))"
-    );
-    assert_eq!(reason(&deadline, &start), "LIMIT-DEADLINE", "a loop before the first call");
+        (func (export \"f\") (result u32) (canon lift (core func $i \"f\"))))";
+    assert_eq!(reason(&deadline, start), "LIMIT-DEADLINE", "a loop before the first call");
     deadline.verifies();
 }
 
