@@ -46,6 +46,7 @@ fn a_block_is_explained_from_the_policy_of_then() {
         assert!(human.contains(part), "{part} is not in:\n{human}");
     }
     assert!(!human.contains("MISSING") && !human.contains("outcome"), "{human}");
+    assert!(human.contains("when 1 args.counterparty = \"ACME\": true"), "{human}");
     assert_eq!(json["rule"], "pay-offlist");
     let matched = json["matched"].as_array().unwrap();
     let deciding: Vec<&Value> = matched.iter().filter(|m| m["decided"] == true).collect();
@@ -151,4 +152,20 @@ fn what_an_agent_wrote_never_steers_the_terminal() {
         assert!(out.contains("evil") || args[0] == "audit" && args[1] == "verify", "{out}");
     }
     assert!(!records(state.path()).is_empty());
+}
+
+#[test]
+fn the_nearest_allowed_call_is_named_and_really_is_allowed() {
+    let state = tempfile::tempdir().unwrap();
+    let policies = policies_with_ledger(state.path(), 8901);
+    call(state.path(), &policies, "finance-1", "payments.wasm", r#"send("ACME", 700)"#);
+    let (human, json) = explain(state.path(), &decisions(state.path())[0]);
+    // One attribute is enough here, and it is the one that the list is about.
+    let changes = json["nearest"]["changes"].as_array().unwrap();
+    assert_eq!(changes.len(), 1, "{human}");
+    let value = changes[0].as_str().unwrap().strip_prefix("args.counterparty = ").unwrap().to_owned();
+    assert_eq!(json["nearest"]["rule"], "pay-known");
+    let listed = std::fs::read_to_string(policies.join("finance/lists/counterparties.txt")).unwrap();
+    assert!(listed.contains(value.trim_matches('"')), "{value}");
+    assert!(human.contains("would be allowed by pay-known"), "{human}");
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use govrun_audit::{Clock as _, KeyStore, SystemClock, Trust};
 use govrun_control::Store;
 use govrun_policy::{Policy, ToolEntry};
+use govrun_verdict::Mode;
 
 use super::Area::{Configuration, Dependency};
 use super::Check;
@@ -163,9 +164,13 @@ pub(super) fn policy(state: &StateDir, folder: &Path) -> Vec<Check> {
 }
 
 fn counts(policy: &Policy) -> String {
+    let of_mode = |mode| policy.rules().filter(|rule| rule.mode == mode).count();
     format!(
-        "{} rules, {} agents, {} tools, env {}, epoch {}",
+        "{} rules ({} enforced, {} in part, {} in shadow), {} agents, {} tools, env {}, epoch {}",
         policy.rules().len(),
+        of_mode(Mode::Enforce),
+        of_mode(Mode::Canary),
+        of_mode(Mode::Shadow),
         policy.agents().count(),
         policy.tools().count(),
         policy.env(),

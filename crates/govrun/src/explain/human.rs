@@ -83,6 +83,10 @@ fn rules(page: &mut Page, told: &Explained) {
     for rule in &told.matched {
         matched(page, rule);
     }
+    if let Some(nearest) = &told.nearest {
+        let rule = nearest.rule.as_deref().unwrap_or("no rule");
+        page.line("nearest", &format!("{} would be allowed by {rule}", nearest.changes.join(" and ")));
+    }
     if let Some(shadow) = &told.shadow {
         let rule = shadow.rule.as_deref().unwrap_or("no rule");
         let at = shadow.at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
@@ -97,6 +101,11 @@ fn matched(page: &mut Page, rule: &Matched) {
     page.line("matched", &format!("{} at {at}{decided}{unknown}", rule.rule));
     for line in rule.source.iter().flat_map(|source| source.lines()) {
         page.line("", &format!("  | {line}"));
+    }
+    for condition in &rule.conditions {
+        let about = condition.about.as_deref().map(|about| format!(" {about}")).unwrap_or_default();
+        let actual = condition.actual.as_deref().map(|actual| format!(" = {actual}")).unwrap_or_default();
+        page.line("", &format!("  {}{about}{actual}: {}", condition.place, condition.truth));
     }
 }
 

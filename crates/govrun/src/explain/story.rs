@@ -7,11 +7,12 @@ use govrun_audit::form::FormError;
 use govrun_audit::form::body::{self, Body, Field};
 use govrun_audit::read::{self, Record, Story};
 use govrun_policy::Policy;
-use govrun_verdict::BUILTIN_REASONS;
+use govrun_verdict::{BUILTIN_REASONS, Call, RuleId, Timestamp};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::archive;
+use crate::recorded;
 use crate::text::time;
 
 #[derive(Serialize)]
@@ -36,6 +37,8 @@ pub(super) struct Explained {
     /// The rule that decided; absent when the default did.
     pub(super) rule: Option<String>,
     pub(super) matched: Vec<Matched>,
+    /// What would have to be otherwise for the call to be allowed.
+    pub(super) nearest: Option<Nearest>,
     pub(super) shadow: Option<Shadow>,
     pub(super) budgets: Vec<Value>,
     pub(super) obligations: Value,
@@ -75,6 +78,22 @@ pub(super) struct Matched {
     pub(super) unknown: bool,
     pub(super) at: Option<String>,
     pub(super) source: Option<String>,
+    /// Its conditions, held against what was recorded.
+    pub(super) conditions: Vec<Condition>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Condition {
+    pub(super) place: String,
+    pub(super) about: Option<String>,
+    pub(super) actual: Option<String>,
+    pub(super) truth: &'static str,
+}
+
+#[derive(Serialize)]
+pub(super) struct Nearest {
+    pub(super) changes: Vec<String>,
+    pub(super) rule: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -152,6 +171,8 @@ pub(super) fn tell(folder: &Path, story: &Story) -> Result<Explained, Unreadable
     let mut openings = Openings { folder, missing: Vec::new() };
     let opened = openings.of(&story.decision);
     let resource: Vec<Shown> = d.inputs.fields.iter().map(|f| shown(f, &opened)).collect();
+    let rebuilt = recorded::call(&d, |field| value(field, &opened));
+    let call = rebuilt.as_ref().map(|rebuilt| (&rebuilt.call, Timestamp(d.inputs.at.0)));
     let mut told = Explained {
         schema: "govrun.explain/v1",
         decision: story.decision.id().to_string(),
@@ -170,7 +191,11 @@ pub(super) fn tell(folder: &Path, story: &Story) -> Result<Explained, Unreadable
         policy: d.policy.to_string(),
         env: d.inputs.env.to_string(),
         rule: d.rule.as_ref().map(ToString::to_string),
-        matched: matched(&d, policy.as_ref()),
+        matched: matched(&d, policy.as_ref(), call),
+        nearest: policy
+            .as_ref()
+            .zip(call)
+            .and_then(|(policy, (call, now))| nearest(policy.nearest(call, now)?)),
         shadow: d.shadow.as_ref().map(|s| shadow(s, policy.as_ref())),
         budgets: d.inputs.budgets.iter().map(|b| json!(b)).collect(),
         obligations: json!(d.obligations),
@@ -291,7 +316,37 @@ fn reason(d: &body::Decision<'_>, policy: Option<&Policy>, resource: &[Shown]) -
     }
 }
 
-fn matched(d: &body::Decision<'_>, policy: Option<&Policy>) -> Vec<Matched> {
+/// The value of a field: in clear, or opened by something that really opens it.
+fn value(field: &Field<'_>, openings: &[Opening<'_>]) -> Option<govrun_verdict::Value> {
+    if let Some(clear) = &field.clear {
+        return Some(clear.0.clone().into_owned());
+    }
+    let commitment = field.commitment.as_ref()?;
+    let opening = openings.iter().find(|o| *o.field == *field.name && o.opens(&commitment.0))?;
+    Some(opening.value.0.clone().into_owned())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it ends a chain of options")]
+fn nearest(found: govrun_policy::Nearest) -> Option<Nearest> {
+    Some(Nearest {
+        changes: found.changes.into_iter().map(|(name, value)| format!("{name} = {value}")).collect(),
+        rule: found.rule.map(|rule| rule.to_string()),
+    })
+}
+
+fn conditions(rule: &str, policy: Option<&Policy>, call: Option<(&Call, Timestamp)>) -> Vec<Condition> {
+    let (Some(policy), Some((call, now)), Ok(id)) = (policy, call, RuleId::new(rule)) else {
+        return Vec::new();
+    };
+    let held = policy.held(&id, call, now).into_iter();
+    held.map(|h| Condition { place: h.place, about: h.about, actual: h.actual, truth: h.truth }).collect()
+}
+
+fn matched(
+    d: &body::Decision<'_>,
+    policy: Option<&Policy>,
+    call: Option<(&Call, Timestamp)>,
+) -> Vec<Matched> {
     let decided = d.rule.as_deref();
     d.matched
         .iter()
@@ -303,6 +358,7 @@ fn matched(d: &body::Decision<'_>, policy: Option<&Policy>) -> Vec<Matched> {
                 unknown: m.unknown,
                 at: written.map(|rule| rule.origin.to_string()),
                 source: written.map(|rule| rule.source.clone()),
+                conditions: conditions(&m.rule, policy, call),
             }
         })
         .collect()

@@ -108,6 +108,57 @@ impl Attr {
     }
 }
 
+impl Attr {
+    /// The name that policies use.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Arg(dotted) => format!("args.{dotted}"),
+            Self::Component => "digest".to_owned(),
+            Self::Facts => "the statement".to_owned(),
+            Self::Agent
+            | Self::Tool
+            | Self::Caller
+            | Self::Path
+            | Self::Host
+            | Self::Port
+            | Self::Scheme
+            | Self::Method
+            | Self::Ip
+            | Self::Transport
+            | Self::Db
+            | Self::Statement
+            | Self::Name
+            | Self::Stream
+            | Self::Store
+            | Self::Key
+            | Self::Model
+            | Self::Tokens => format!("{self:?}").to_lowercase(),
+        }
+    }
+}
+
+impl Val {
+    /// The value for people.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Agent(agent) => agent.name.to_string(),
+            Self::Text(text) => format!("{text:?}"),
+            Self::Number(n) => n.to_string(),
+            Self::Bool(b) => b.to_string(),
+            Self::List(elements) => format!("a list of {elements}"),
+            Self::Record => "a record".to_owned(),
+            Self::Opaque => "unknown".to_owned(),
+            Self::Absent => "absent".to_owned(),
+            Self::Ip(ip) => ip.to_string(),
+            Self::Component(digest) => digest.to_string(),
+            Self::Facts(facts) => format!("a {} statement", facts.class),
+            Self::Stream(stream) => format!("{stream:?}").to_lowercase(),
+            Self::Transport(transport) => transport.name().to_owned(),
+            Self::Scheme(scheme) => scheme.name().to_owned(),
+        }
+    }
+}
+
 /// A plain call of the action: by the first registered agent, with the first registered tool.
 pub(crate) fn base(policies: &[&Policy], action: Action) -> Call {
     let agent = policies.iter().find_map(|p| p.agents().next().cloned());
