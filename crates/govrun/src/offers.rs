@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use govrun_host::kv::StoreOffer;
-use govrun_host::postgres::{Password, PostgresOffer, Server};
-use govrun_host::{DatabaseOffer, Offers};
+use govrun_host::model::ModelOffer;
+use govrun_host::net::Secret;
+use govrun_host::postgres::{PostgresOffer, Server};
+use govrun_host::{DatabaseOffer, Hidden, Offers};
 use govrun_policy::{DatabaseSource, PostgresServer, SecretRef, ToolEntry};
 
 use crate::egress::{egress, secrets};
@@ -24,6 +26,11 @@ pub(crate) fn offers(entry: &ToolEntry) -> Result<Offers, Failure> {
             .databases
             .iter()
             .map(|d| Ok((d.label.to_string(), database(&entry.name, d)?)))
+            .collect::<Result<_, Failure>>()?,
+        models: entry
+            .models
+            .iter()
+            .map(|m| Ok((m.name.to_string(), model(&entry.name, m)?)))
             .collect::<Result<_, Failure>>()?,
         stores: entry
             .stores
@@ -46,7 +53,7 @@ fn database(tool: &str, offer: &govrun_policy::DatabaseOffer) -> Result<Database
             };
             DatabaseOffer::Postgres(Arc::new(PostgresOffer {
                 server: server(at),
-                password: Password::new(&password),
+                password: Hidden::new(&password),
                 mode: offer.mode,
                 replica: replica.as_ref().map(server),
                 functions: functions.clone(),
@@ -54,6 +61,16 @@ fn database(tool: &str, offer: &govrun_policy::DatabaseOffer) -> Result<Database
             }))
         }
     })
+}
+
+fn model(tool: &str, offer: &govrun_policy::ModelOffer) -> Result<ModelOffer, Failure> {
+    let registered = |error: &dyn std::fmt::Display| {
+        let sentence = format!("model `{}` of tool `{tool}`: {error}; correct the [[tool]] entry", offer.name);
+        Failure::new(Exit::Configuration, sentence)
+    };
+    let key = offer.key.as_ref().map(|reference| secret(tool, &offer.name, reference)).transpose()?;
+    let key = key.map(Secret::new).transpose().map_err(|error| registered(&error))?;
+    ModelOffer::new(&offer.url, &offer.model, key, offer.max_tokens.get()).map_err(|error| registered(&error))
 }
 
 fn server(at: &PostgresServer) -> Server {

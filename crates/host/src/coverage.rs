@@ -73,6 +73,7 @@ pub const MANIFEST: &[Interface] = &[
     governed("wasi:keyvalue/atomics", "0.2.0-draft", &[Action::KvGet, Action::KvSet]),
     governed("wasi:keyvalue/batch", "0.2.0-draft", &[Action::KvGet, Action::KvSet, Action::KvDelete]),
     governed("wasi:config/store", "0.2.0-rc.1", &[Action::EnvRead]),
+    governed("govrun:host/model", "0.1", &[Action::ModelCall, Action::HttpRequest, Action::NetConnect]),
     governed("govrun:host/tools", "0.1", &[Action::ToolCall]),
     harmless("govrun:host/verdict", "0.1", "reads back what this call was already told"),
 ];

@@ -12,12 +12,14 @@ mod engine;
 mod folders;
 mod gate;
 mod grant;
+mod hidden;
 mod imports;
 pub mod json;
 pub mod kv;
 mod ledger;
 mod limiter;
 pub mod net;
+pub mod model;
 mod notify;
 mod overlay;
 mod pause;
@@ -36,6 +38,7 @@ pub use databases::{DatabaseOffer, DatabaseOffers};
 pub use engine::engine;
 pub use gate::{Gate, GateError, Parts, ReloadError, Waits};
 pub use grant::{Grant, Live, Outcome};
+pub use hidden::Hidden;
 pub use notify::{WebhookError, Webhooks, webhook};
 pub use runtime::{
     Answer, CallError, DEFAULT_DEADLINE, DEFAULT_FUEL, MAX_CALLS, MAX_CALLS_PER_AGENT, MAX_RESULT_BYTES,

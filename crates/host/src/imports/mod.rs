@@ -3,6 +3,7 @@
 mod db;
 mod fs;
 pub(crate) mod kv;
+mod model;
 mod net;
 mod tools;
 mod verdict;
@@ -96,6 +97,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<CallState>) -> wasmtime::Result<
     wit::net::add_to_linker::<_, HasSelf<CallState>>(linker, |s| s)?;
     wit::db::add_to_linker::<_, HasSelf<CallState>>(linker, |s| s)?;
     wit::kv::add_to_linker::<_, HasSelf<CallState>>(linker, |s| s)?;
+    wit::model::add_to_linker::<_, HasSelf<CallState>>(linker, |s| s)?;
     wit::tools::add_to_linker::<_, HasSelf<CallState>>(linker, |s| s)?;
     wit::verdict::add_to_linker::<_, HasSelf<CallState>>(linker, |s| s)
 }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::body::{AnswerBody, Counted, millis};
 use super::live::{Ending, Live};
-use super::secret::{Leaks, SecretOffer};
+use super::secret::{Leaks, Secret, SecretOffer};
 use super::{Egress, HTTP_1_1, NetError};
 use crate::effect::exchange::{self, Driver, PendingHead};
 use crate::effect::http::{HttpError, MAX_HEADER_BYTES, MAX_HEADERS};
@@ -172,6 +172,11 @@ impl Client {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         Ok(())
+    }
+
+    /// A secret that was put into a request elsewhere: no answer of this call may contain it.
+    pub(crate) fn watch(&self, secret: &Secret) {
+        self.leaks.watch(secret);
     }
 
     /// Record a refusal of the host's own.

@@ -11,10 +11,9 @@ mod session;
 mod value;
 mod wire;
 
-use std::fmt;
-use std::sync::Arc;
-
 use govrun_verdict::FsMode;
+
+use crate::hidden::Hidden;
 
 pub(crate) use self::admit::{Isolation, admit, isolate};
 pub(crate) use self::dial::dial;
@@ -33,31 +32,13 @@ pub struct Server {
     pub user: String,
 }
 
-/// The password of a role. It shows itself to nobody.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password(Arc<str>);
-
-impl Password {
-    /// A password, or nothing for a server that asks for none.
-    #[must_use]
-    pub fn new(text: &str) -> Self {
-        Self(text.into())
-    }
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(withheld)")
-    }
-}
-
 /// A database on a PostgreSQL server, as a tool is offered it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PostgresOffer {
     /// The server.
     pub server: Server,
     /// Password of the role, for server and replica.
-    pub password: Password,
+    pub password: Hidden,
     /// Whether statements may write.
     pub mode: FsMode,
     /// A replica or clone that sandboxed statements read from instead.

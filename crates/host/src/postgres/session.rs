@@ -15,10 +15,11 @@ use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{CancelToken, Client, Config, NoTls, RowStream, Statement};
 
+use super::Server;
 use super::value::{Cell, Param};
 use super::wire::{Allowance, Bounded};
-use super::{Password, Server};
 use crate::grant::{Grant, Outcome};
+use crate::hidden::Hidden;
 use crate::sql::{MAX_COLUMNS, Meter, SqlError, SqlLimit, SqlLimits, SqlOutcome, SqlValue, check_size};
 
 /// Longest handshake.
@@ -97,7 +98,7 @@ impl Session {
     /// [`SqlError::Failed`], without a word of the password.
     pub(crate) async fn login<S>(
         server: &Server,
-        password: &Password,
+        password: &Hidden,
         stream: S,
         peer: SocketAddr,
         grant: Option<Grant>,
@@ -109,7 +110,7 @@ impl Session {
         let mut config = Config::new();
         config
             .user(&server.user)
-            .password(&*password.0)
+            .password(password.reveal())
             .dbname(&server.database)
             .application_name("govrun")
             // What an unqualified name means is not for a role's settings to say.

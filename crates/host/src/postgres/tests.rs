@@ -9,7 +9,8 @@ use govrun_verdict::{DbOp, FsMode, Mask};
 use tokio::net::TcpStream;
 
 use self::server::Server;
-use super::{Ask, Ending, Isolation, Password, PostgresOffer, Session, admit, isolate};
+use super::{Ask, Ending, Isolation, PostgresOffer, Session, admit, isolate};
+use crate::hidden::Hidden;
 use crate::sql::{Dialect, SqlError, SqlLimit, SqlLimits, SqlOutcome, SqlValue, classify};
 
 const LIMITS: SqlLimits = SqlLimits { rows: 1_000, bytes: 1 << 20, time_ms: 5_000, vm_steps: u64::MAX };
@@ -41,7 +42,7 @@ impl World {
         root.batch_execute(SETUP).await.unwrap();
         let offer = PostgresOffer {
             server: server.address("agent"),
-            password: Password::new("agent-secret"),
+            password: Hidden::new("agent-secret"),
             mode: FsMode::ReadWrite,
             replica: None,
             functions: vec!["touch".to_owned()],
@@ -387,7 +388,7 @@ fn a_real_server_is_held_to_what_was_decided() {
         results_are_typed_and_metered(&world).await;
         masked_columns_are_not_read(&world).await;
         writes_are_kept_or_undone(&world).await;
-        let wrong = PostgresOffer { password: Password::new("wrong-secret"), ..world.offer.clone() };
+        let wrong = PostgresOffer { password: Hidden::new("wrong-secret"), ..world.offer.clone() };
         let stream = TcpStream::connect(world.server.peer()).await.unwrap();
         let login = Session::login(&wrong.server, &wrong.password, stream, world.server.peer(), None).await;
         let said = format!("{:?} {wrong:?}", login.err().unwrap());
@@ -409,7 +410,7 @@ fn a_sandboxed_statement_is_isolated_or_refused() {
     };
     let offer = PostgresOffer {
         server: server("primary"),
-        password: Password::new(""),
+        password: Hidden::new(""),
         mode: FsMode::ReadWrite,
         replica: None,
         functions: vec!["touch".to_owned()],

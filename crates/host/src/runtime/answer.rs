@@ -12,6 +12,7 @@ use crate::component::Admitted;
 use crate::databases::DatabaseOffers;
 use crate::kv::StoreOffers;
 use crate::net::{Egress, SecretOffer};
+use crate::model::ModelOffers;
 
 /// A tool component with what it is offered. Offers never widen what policy grants.
 #[derive(Clone)]
@@ -35,6 +36,8 @@ pub struct Offers {
     pub databases: DatabaseOffers,
     /// Key-value stores by label.
     pub stores: StoreOffers,
+    /// Models by name.
+    pub models: ModelOffers,
     /// Directories: canonical host path, absolute guest path, mode.
     pub dirs: Vec<(PathBuf, String, FsMode)>,
     /// How it reaches the network.

@@ -16,6 +16,7 @@ use crate::grant::{Grant, Outcome};
 use crate::kv::Stores;
 use crate::limiter::{DEFAULT_MEMORY_BYTES, Limit, Limiter};
 use crate::net::NetCall;
+use crate::model::Models;
 use crate::pause::within;
 use crate::scope::{MAX_HOST_CALLS, Scope};
 use crate::wasi::{CliState, WasiState};
@@ -110,6 +111,7 @@ impl Runtime {
             wasi: WasiState::new(Arc::clone(scope), folders.state(), cli, net)?,
             databases: Databases::new(tool.offers.databases.clone()),
             stores: Stores::new(self.gate().store_folder("kv"), tool.offers.stores.clone()),
+            models: Models::new(tool.offers.models.clone()),
             limiter: Limiter::new(memory),
             runtime: Arc::clone(self),
             scope: Arc::clone(scope),

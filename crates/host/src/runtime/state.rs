@@ -8,6 +8,7 @@ use super::Runtime;
 use crate::databases::Databases;
 use crate::kv::Stores;
 use crate::limiter::Limiter;
+use crate::model::Models;
 use crate::scope::Scope;
 use crate::wasi::WasiState;
 
@@ -16,6 +17,7 @@ pub(crate) struct CallState {
     pub(crate) wasi: WasiState,
     pub(crate) databases: Databases,
     pub(crate) stores: Stores,
+    pub(crate) models: Models,
     pub(super) limiter: Limiter,
     pub(super) runtime: Arc<Runtime>,
     pub(super) scope: Arc<Scope>,
