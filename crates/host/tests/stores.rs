@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[path = "../src/postgres/tests/server.rs"]
+mod server;
+
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use govrun_audit::verify::{Level, verify};
 use govrun_audit::{Clock, KeyStore, Log, SystemClock, Trust};
@@ -15,8 +19,9 @@ use govrun_host::arguments::Given;
 use govrun_host::component::Inspected;
 use govrun_host::kv::StoreOffer;
 use govrun_host::model::ModelOffer;
+use govrun_host::postgres::{PostgresOffer, Server};
 use govrun_host::wasmtime::component::Val;
-use govrun_host::{Gate, Hidden, Offers, Parts, Runtime, Tool, Webhooks, Who, engine};
+use govrun_host::{DatabaseOffer, Gate, Hidden, Offers, Parts, Runtime, Tool, Webhooks, Who, engine};
 use govrun_policy::{Policy, SourceFile, Sources};
 use govrun_verdict::FsMode;
 use serde_json::{Value, json};
@@ -28,8 +33,17 @@ schema = 1
 name = "a"
 [[agent]]
 name = "sandboxed"
+[[agent]]
+name = "sandboxed-by-rule"
 [sandbox.copy]
 deadline = "20s"
+[sandbox.reaching]
+egress = "by-rule"
+[[rule]]
+id = "tool-reaching"
+match = { agent = "sandboxed-by-rule", action = "tool.call" }
+verdict = "sandbox"
+sandbox = "reaching"
 [[rule]]
 id = "tool"
 match = { agent = "a", action = "tool.call" }
@@ -54,6 +68,10 @@ verdict = "allow"
 id = "writes"
 match = { action = "db.execute", db = "sales" }
 when = { stmt = { in = ["insert", "update", "begin"] } }
+verdict = "allow"
+[[rule]]
+id = "remote"
+match = { action = "db.*", db = ["crm", "away", "replicated"] }
 verdict = "allow"
 [[rule]]
 id = "no-functions"
@@ -179,7 +197,7 @@ fn world(answers: Vec<(u16, String)>) -> (World, Endpoint) {
     let engine = engine().unwrap();
     let path: PathBuf =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest-examples/prebuilt/storekeeper.wasm");
-    let component = Inspected::load(&engine, &path).unwrap().admit().unwrap();
+    let component = Inspected::load(&engine, None, &path).unwrap().admit().unwrap();
     let endpoint = endpoint(answers);
     let url = format!("http://127.0.0.1:{}/v1", endpoint.port);
     let model = |max| ModelOffer::new(&url, "vendor/small-1", Some(Hidden::new(KEY)), max).unwrap();
@@ -254,6 +272,31 @@ impl World {
             }
         }
         all
+    }
+}
+
+/// Offer databases of a server beside the file.
+fn remote(world: &mut World, port: u16) {
+    let at = |port: u16| Server {
+        host: "127.0.0.1".to_owned(),
+        port,
+        database: "postgres".to_owned(),
+        user: "agent".to_owned(),
+    };
+    let offer = PostgresOffer {
+        server: at(port),
+        password: Hidden::new("agent-secret"),
+        mode: FsMode::ReadWrite,
+        replica: None,
+        functions: Vec::new(),
+        rollback: vec!["orders".to_owned()],
+    };
+    let replicated = PostgresOffer { replica: Some(at(port)), rollback: Vec::new(), ..offer.clone() };
+    // An address that no rule grants.
+    let away = PostgresOffer { server: Server { host: "10.1.2.3".to_owned(), ..at(port) }, ..offer.clone() };
+    for (label, offer) in [("crm", offer), ("replicated", replicated), ("away", away)] {
+        let offer = DatabaseOffer::Postgres(Arc::new(offer));
+        world.tool.offers.databases.insert(label.to_owned(), offer);
     }
 }
 
@@ -479,4 +522,91 @@ fn a_model_is_asked_within_its_tokens_and_its_key_stays_with_the_host() {
     let written = world.written();
     assert!(!written.contains(KEY), "the key is in no record");
     assert!(written.contains("MODEL-TOKENS"));
+}
+
+#[test]
+fn a_server_is_reached_through_the_gate_and_sandboxed_by_rollback_or_replica() {
+    let Some(server) = server::Server::start() else { return };
+    let (mut world, _) = world(Vec::new());
+    remote(&mut world, server.port);
+    let root = world.executor.block_on(server.superuser());
+    let setup = "CREATE ROLE agent LOGIN PASSWORD 'agent-secret'; CREATE TABLE orders(id int, note text); \
+        CREATE TABLE other(id int); CREATE SEQUENCE s; GRANT ALL ON orders, other TO agent; GRANT ALL ON s TO agent; \
+        INSERT INTO orders VALUES (1, 'one')";
+    world.executor.block_on(root.batch_execute(setup)).unwrap();
+    world.expect(vec![
+        (json!(["query", "crm", "SELECT note FROM orders WHERE id = $1", [1]]), json!([["one"]])),
+        (json!(["execute", "crm", "INSERT INTO orders VALUES (2, 'two')"]), json!(1)),
+        (json!(["execute", "crm", "SELECT id FROM orders"]), json!(0)),
+        (json!(["query", "crm", "INSERT INTO orders VALUES (3, 'three')"]), error("DB-READ-ONLY")),
+        (json!(["query", "crm", "SELECT nextval('s')"]), error("DB-STATEMENT-REFUSED")),
+        (json!(["query", "crm", "SELECT repeat('x', 40000000)"]), error("DB-LIMIT")),
+        // The connection that met its limit is not used again; the next statement has another.
+        (json!(["query", "crm", "SELECT count(*) FROM orders"]), json!([[2]])),
+        (json!(["open", "crm", "SELECT id FROM orders ORDER BY id"]), json!(["id"])),
+        (json!(["next", 1]), json!([[1]])),
+        (json!(["next", 9]), json!([[2]])),
+        (json!(["next", 9]), json!([])),
+        (json!(["begin", "crm", "rw"]), error("DB-STATEMENT-REFUSED")),
+        (json!(["query", "away", "SELECT 1"]), error("NET-ADDRESS-NOT-GRANTED")),
+    ]);
+    let cut_off = world.steps_as("sandboxed", &json!([["query", "crm", "SELECT note FROM orders"]]));
+    assert_eq!(cut_off, [error("SANDBOX-NO-EGRESS")]);
+    let sandboxed = world.steps_as(
+        "sandboxed-by-rule",
+        &json!([
+            ["execute", "crm", "DELETE FROM orders"],
+            ["query", "crm", "SELECT count(*) FROM orders"],
+            ["execute", "crm", "DELETE FROM other"],
+            ["query", "replicated", "SELECT count(*) FROM other"],
+            ["execute", "replicated", "DELETE FROM orders"],
+        ]),
+    );
+    let expected = [json!(2), json!([[2]]), error("DB-NOT-ISOLATED"), json!([[0]]), error("DB-NOT-ISOLATED")];
+    assert_eq!(sandboxed, expected);
+    let count = world.executor.block_on(root.query_one("SELECT count(*) FROM orders", &[])).unwrap();
+    assert_eq!(count.get::<_, i64>(0), 2);
+    let written = world.written();
+    assert!(written.contains("not isolated"), "the outcome says so");
+    assert!(!written.contains("agent-secret"));
+}
+
+/// Statements of one block of the measurement. `GOVRUN_QUERY_BLOCKS` (default 6) is how many blocks are timed; the figure
+/// of the documents is from 40.
+const BLOCK: usize = 40;
+
+#[test]
+fn a_query_of_a_millisecond_costs_little_more_than_the_engine_alone() {
+    const SQL: &str =
+        "SELECT count(*) FROM numbers a, numbers b WHERE a.n < ?1 AND b.n < 100 AND (a.n * b.n) % 7 = 3";
+    let blocks: usize = std::env::var("GOVRUN_QUERY_BLOCKS").ok().and_then(|n| n.parse().ok()).unwrap_or(6);
+    let (world, _) = world(Vec::new());
+    let db = rusqlite::Connection::open(world.root.path().join("sales.db")).unwrap();
+    let direct = |n: i64| {
+        let mut statement = db.prepare_cached(SQL).unwrap();
+        statement.query_row([n], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    let timed = |work: &dyn Fn()| {
+        let begun = Instant::now();
+        work();
+        begun.elapsed()
+    };
+    // As many rows as take a millisecond here.
+    let (mut n, mut took) = (50, Duration::ZERO);
+    while took < Duration::from_millis(1) && n < 1_400 {
+        n += 50;
+        took = (0..5).map(|_| timed(&|| drop(direct(n)))).min().unwrap();
+    }
+    let script: Value = (0..BLOCK).map(|_| json!(["query", "sales", SQL, [n]])).collect();
+    assert_eq!(world.steps(script.clone()).last(), Some(&json!([[direct(n)]])), "both count the same");
+    let (mut alone, mut governed, mut empty) = (Duration::MAX, Duration::MAX, Duration::MAX);
+    for _ in 0..blocks {
+        alone = alone.min(timed(&|| (0..BLOCK).for_each(|_| drop(direct(n)))));
+        governed = governed.min(timed(&|| drop(world.steps(script.clone()))));
+        empty = empty.min(timed(&|| drop(world.steps(json!([])))));
+    }
+    let each = |whole: Duration| whole.as_secs_f64() * 1e3 / 40.0;
+    let (alone, governed) = (each(alone), each(governed.saturating_sub(empty)));
+    println!("query: engine alone {alone:.3} ms, governed {governed:.3} ms, ratio {:.3}", governed / alone);
+    assert!(governed < alone * 2.0, "engine alone {alone:.3} ms, governed {governed:.3} ms");
 }

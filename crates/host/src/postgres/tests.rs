@@ -41,7 +41,12 @@ impl World {
         let root = server.superuser().await;
         root.batch_execute(SETUP).await.unwrap();
         let offer = PostgresOffer {
-            server: server.address("agent"),
+            server: super::Server {
+                host: "127.0.0.1".to_owned(),
+                port: server.port,
+                database: "postgres".to_owned(),
+                user: "agent".to_owned(),
+            },
             password: Hidden::new("agent-secret"),
             mode: FsMode::ReadWrite,
             replica: None,

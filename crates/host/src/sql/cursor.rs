@@ -105,6 +105,12 @@ impl Cursor {
         }
     }
 
+    /// A result that is there already.
+    pub(crate) fn whole(columns: Vec<String>, rows: Vec<Row>) -> Self {
+        let (_, events) = mpsc::channel(1);
+        Self { columns, events, waiting: rows.into(), ended: true }
+    }
+
     pub(crate) fn columns(&self) -> &[String] {
         &self.columns
     }

@@ -5,13 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::postgres::Server as Address;
-
 /// See the module.
-pub(super) struct Server {
+pub(crate) struct Server {
     folder: tempfile::TempDir,
     child: Child,
-    pub(super) port: u16,
+    pub(crate) port: u16,
 }
 
 impl Drop for Server {
@@ -43,7 +41,7 @@ fn command(program: &Path) -> Command {
 
 impl Server {
     /// Start one; `None`, said aloud, where there is none to start.
-    pub(super) fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let Some(bin) = programs() else {
             println!("SKIPPED: no PostgreSQL server on this machine (Debian: apt-get install postgresql)");
             return None;
@@ -89,21 +87,12 @@ impl Server {
         }
     }
 
-    pub(super) fn address(&self, user: &str) -> Address {
-        Address {
-            host: "127.0.0.1".to_owned(),
-            port: self.port,
-            database: "postgres".to_owned(),
-            user: user.to_owned(),
-        }
-    }
-
-    pub(super) fn peer(&self) -> SocketAddr {
+    pub(crate) fn peer(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     /// A connection of the superuser, which looks after what the others did.
-    pub(super) async fn superuser(&self) -> tokio_postgres::Client {
+    pub(crate) async fn superuser(&self) -> tokio_postgres::Client {
         let mut config = tokio_postgres::Config::new();
         config.host("127.0.0.1").port(self.port).user("postgres").password("super-secret").dbname("postgres");
         // The socket is there a moment before logins are taken.
