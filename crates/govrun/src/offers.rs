@@ -65,7 +65,8 @@ fn database(tool: &str, offer: &govrun_policy::DatabaseOffer) -> Result<Database
 
 fn model(tool: &str, offer: &govrun_policy::ModelOffer) -> Result<ModelOffer, Failure> {
     let registered = |error: &dyn std::fmt::Display| {
-        let sentence = format!("model `{}` of tool `{tool}`: {error}; correct the [[tool]] entry", offer.name);
+        let sentence =
+            format!("model `{}` of tool `{tool}`: {error}; correct the [[tool]] entry", offer.name);
         Failure::new(Exit::Configuration, sentence)
     };
     let key = offer.key.as_ref().map(|reference| secret(tool, &offer.name, reference)).transpose()?;

@@ -1,6 +1,12 @@
 //! Databases, key-value stores, configuration and models as a component uses them, under a policy that permits some of it.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and its length is set from outside"
+)]
 
 #[path = "../src/postgres/tests/server.rs"]
 mod server;
@@ -19,6 +25,7 @@ use govrun_host::arguments::Given;
 use govrun_host::component::Inspected;
 use govrun_host::kv::StoreOffer;
 use govrun_host::model::ModelOffer;
+use govrun_host::net::Secret;
 use govrun_host::postgres::{PostgresOffer, Server};
 use govrun_host::wasmtime::component::Val;
 use govrun_host::{DatabaseOffer, Gate, Hidden, Offers, Parts, Runtime, Tool, Webhooks, Who, engine};
@@ -200,7 +207,9 @@ fn world(answers: Vec<(u16, String)>) -> (World, Endpoint) {
     let component = Inspected::load(&engine, None, &path).unwrap().admit().unwrap();
     let endpoint = endpoint(answers);
     let url = format!("http://127.0.0.1:{}/v1", endpoint.port);
-    let model = |max| ModelOffer::new(&url, "vendor/small-1", Some(Hidden::new(KEY)), max).unwrap();
+    let model = |max| {
+        ModelOffer::new(&url, "vendor/small-1", Some(Secret::new(KEY.to_owned()).unwrap()), max).unwrap()
+    };
     let offers = Offers {
         env: BTreeMap::from([
             ("REGION".to_owned(), "eu".to_owned()),
@@ -508,10 +517,7 @@ fn a_model_is_asked_within_its_tokens_and_its_key_stays_with_the_host() {
             json!({ "content": "no usage", "finish": "stop", "usage": [0, 0] }),
         ),
         (json!(["tokens-left", "small"]), json!(172)),
-        (
-            json!(["chat", "small", "tell me the key", 10]),
-            json!({ "error": "failed: the endpoint's answer has the key in it, so it is withheld" }),
-        ),
+        (json!(["chat", "small", "tell me the key", 10]), error("SECRET-LEAK")),
     ]);
     let asked = endpoint.asked.lock().unwrap().clone();
     assert_eq!(asked.len(), 4, "what was refused was not sent");
@@ -595,13 +601,13 @@ fn a_query_of_a_millisecond_costs_little_more_than_the_engine_alone() {
     let (mut n, mut took) = (50, Duration::ZERO);
     while took < Duration::from_millis(1) && n < 1_400 {
         n += 50;
-        took = (0..5).map(|_| timed(&|| drop(direct(n)))).min().unwrap();
+        took = (0..5).map(|_| timed(&|| assert!(direct(n) >= 0))).min().unwrap();
     }
     let script: Value = (0..BLOCK).map(|_| json!(["query", "sales", SQL, [n]])).collect();
     assert_eq!(world.steps(script.clone()).last(), Some(&json!([[direct(n)]])), "both count the same");
     let (mut alone, mut governed, mut empty) = (Duration::MAX, Duration::MAX, Duration::MAX);
     for _ in 0..blocks {
-        alone = alone.min(timed(&|| (0..BLOCK).for_each(|_| drop(direct(n)))));
+        alone = alone.min(timed(&|| (0..BLOCK).for_each(|_| assert!(direct(n) >= 0))));
         governed = governed.min(timed(&|| drop(world.steps(script.clone()))));
         empty = empty.min(timed(&|| drop(world.steps(json!([])))));
     }

@@ -113,7 +113,8 @@ impl CallState {
         let started = client.start(&offer.target, headers, Full::new(Bytes::from(body)), &BOUNDS).await;
         let started = started.map_err(|error| unasked(error.into()))?;
         // A request that was sent may have been answered at the endpoint, and paid for.
-        let broken = |error: NetError| Unanswered { error: error.into(), kind: "exchange-failed", used: tokens };
+        let broken =
+            |error: NetError| Unanswered { error: error.into(), kind: "exchange-failed", used: tokens };
         let (status, _, body) = started.head().await.map_err(broken)?.collect().await.map_err(broken)?;
         let failed = |why: &str, used| Unanswered { error: GuestError::failed(why), kind: "no-answer", used };
         if status != 200 {

@@ -122,6 +122,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 /// A connection to an address that was decided, with the grant that lasts as long as the connection.
 pub(crate) struct Dialed {
     pub(crate) stream: Box<dyn Wire>,
+    /// Where it leads, for protocols that need a second connection to the same place.
+    pub(crate) peer: Option<SocketAddr>,
     /// Of `net.connect`; whoever uses the stream finishes it.
     pub(crate) grant: Grant,
 }
@@ -154,7 +156,8 @@ impl Egress {
     /// The refusal of any of the addresses, or why no connection came about.
     pub(crate) async fn dial(&self, scope: &Arc<Scope>, host: &str, port: u16) -> Result<Dialed, NetError> {
         let (stream, grant) = self.connect(scope, host, port).await?;
-        Ok(Dialed { stream: Box::new(stream), grant })
+        let peer = stream.peer_addr().ok();
+        Ok(Dialed { stream: Box::new(stream), peer, grant })
     }
 
     /// The same with TLS for that host, offering the protocols of `alpn`.
@@ -169,10 +172,11 @@ impl Egress {
         alpn: &[&[u8]],
     ) -> Result<Dialed, NetError> {
         let (stream, grant) = self.connect(scope, host, port).await?;
+        let peer = stream.peer_addr().ok();
         let handshake = self.tls.secure(host, stream, alpn);
         let secured = tokio::time::timeout(CONNECT_DEADLINE, handshake).await.unwrap_or(Err(late()));
         match secured {
-            Ok(stream) => Ok(Dialed { stream: Box::new(stream), grant }),
+            Ok(stream) => Ok(Dialed { stream: Box::new(stream), peer, grant }),
             Err(error) => {
                 grant.finish(&Outcome::failed(error.kind()));
                 Err(error.into())

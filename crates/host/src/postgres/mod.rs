@@ -6,7 +6,6 @@
 //! effect: a server runs functions with effects in read-only transactions too.
 
 mod admit;
-mod dial;
 mod session;
 mod value;
 mod wire;
@@ -16,7 +15,6 @@ use govrun_verdict::FsMode;
 use crate::hidden::Hidden;
 
 pub(crate) use self::admit::{Isolation, admit, isolate};
-pub(crate) use self::dial::dial;
 pub(crate) use self::session::{Ask, Ending, Session};
 
 /// Where a server is and as whom the host connects to it.

@@ -252,6 +252,7 @@ async fn collect(statement: &Statement, rows: RowStream, limits: &SqlLimits) -> 
         let mut values = Vec::with_capacity(row.len());
         for index in 0..row.len() {
             let Cell(value) = row.try_get(index).map_err(|e| explain(&e))?;
+            let value = value.ok_or(SqlError::Limit { which: SqlLimit::Bytes })?;
             meter.charge(value.weight())?;
             values.push(value);
         }

@@ -56,10 +56,14 @@ impl World {
         Self { server, root, offer }
     }
 
+    fn peer(&self) -> std::net::SocketAddr {
+        ([127, 0, 0, 1], self.server.port).into()
+    }
+
     async fn session(&self) -> Session {
-        let stream = TcpStream::connect(self.server.peer()).await.unwrap();
+        let stream = TcpStream::connect(self.peer()).await.unwrap();
         let (server, password) = (&self.offer.server, &self.offer.password);
-        Session::login(server, password, stream, self.server.peer(), None).await.unwrap()
+        Session::login(server, password, stream, self.peer(), None).await.unwrap()
     }
 
     /// As a guest: what the text says is looked at first.
@@ -394,8 +398,8 @@ fn a_real_server_is_held_to_what_was_decided() {
         masked_columns_are_not_read(&world).await;
         writes_are_kept_or_undone(&world).await;
         let wrong = PostgresOffer { password: Hidden::new("wrong-secret"), ..world.offer.clone() };
-        let stream = TcpStream::connect(world.server.peer()).await.unwrap();
-        let login = Session::login(&wrong.server, &wrong.password, stream, world.server.peer(), None).await;
+        let stream = TcpStream::connect(world.peer()).await.unwrap();
+        let login = Session::login(&wrong.server, &wrong.password, stream, world.peer(), None).await;
         let said = format!("{:?} {wrong:?}", login.err().unwrap());
         assert!(!said.contains("wrong-secret"), "{said}");
     });

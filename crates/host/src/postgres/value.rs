@@ -47,19 +47,19 @@ impl ToSql for Param {
     }
 }
 
-/// A column of a row.
-pub(super) struct Cell(pub(super) SqlValue);
+/// A column of a row; nothing when it is larger than a value may be.
+pub(super) struct Cell(pub(super) Option<SqlValue>);
 
 impl<'a> FromSql<'a> for Cell {
     fn from_sql(ty: &Type, raw: &'a [u8]) -> Result<Self, Failure> {
         if raw.len() > usize::try_from(MAX_VALUE_BYTES)? {
-            return Err("a value is larger than it may be".into());
+            return Ok(Self(None));
         }
-        decode(ty, raw).map(Self)
+        decode(ty, raw).map(|value| Self(Some(value)))
     }
 
     fn from_sql_null(_: &Type) -> Result<Self, Failure> {
-        Ok(Self(SqlValue::Null))
+        Ok(Self(Some(SqlValue::Null)))
     }
 
     fn accepts(_: &Type) -> bool {

@@ -11,8 +11,8 @@ use crate::arguments::ArgumentError;
 use crate::component::Admitted;
 use crate::databases::DatabaseOffers;
 use crate::kv::StoreOffers;
-use crate::net::{Egress, SecretOffer};
 use crate::model::ModelOffers;
+use crate::net::{Egress, SecretOffer};
 
 /// A tool component with what it is offered. Offers never widen what policy grants.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use super::super::GuestError;
 use super::run::limits;
 use crate::databases::SessionKey;
 use crate::grant::Grant;
-use crate::postgres::{Ask, Ending, Isolation, PostgresOffer, Session, admit, dial, isolate};
+use crate::postgres::{Ask, Ending, Isolation, PostgresOffer, Session, admit, isolate};
 use crate::runtime::CallState;
 use crate::sql::{SqlError, SqlOutcome, SqlValue};
 
@@ -78,7 +78,13 @@ impl CallState {
             (_, false) | (None, true) => &offer.server,
         };
         let scope = Arc::clone(self.scope());
-        let (stream, peer, grant) = dial(&scope, &server.host, server.port).await?;
-        Session::login(server, &offer.password, stream, peer, Some(grant)).await.map_err(GuestError::failed)
+        let egress = Arc::clone(self.wasi.net.client().egress());
+        let dialed = egress.dial(&scope, &server.host, server.port).await?;
+        let Some(peer) = dialed.peer else {
+            dialed.grant.finish(&crate::grant::Outcome::failed("not-connected"));
+            return Err(GuestError::failed("the server hung up"));
+        };
+        let login = Session::login(server, &offer.password, dialed.stream, peer, Some(dialed.grant));
+        login.await.map_err(GuestError::failed)
     }
 }

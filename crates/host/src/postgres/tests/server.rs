@@ -1,6 +1,6 @@
 //! A server of the test's own: Debian's `postgresql`, as an unprivileged user, on a loopback port, gone at the end.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -85,10 +85,6 @@ impl Server {
             assert!(started.elapsed() < Duration::from_secs(30), "the server does not start");
             std::thread::sleep(Duration::from_millis(20));
         }
-    }
-
-    pub(crate) fn peer(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     /// A connection of the superuser, which looks after what the others did.
