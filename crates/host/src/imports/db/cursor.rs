@@ -45,7 +45,11 @@ impl db::HostCursor for CallState {
     }
 
     async fn next(&mut self, cursor: Resource<Cursor>, max: u32) -> Result<Vec<Vec<db::Value>>, GuestError> {
+        let scope = Arc::clone(self.scope());
         let held = self.wasi.table.get_mut(&cursor)?;
+        if let Some(refusal) = held.grant.as_ref().and_then(|grant| scope.still(grant).err()) {
+            return Err(refusal.into());
+        }
         let most = usize::try_from(max).unwrap_or(MAX_NEXT).min(MAX_NEXT);
         match held.result.next(most).await {
             Ok(rows) => {

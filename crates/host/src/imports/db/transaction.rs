@@ -119,7 +119,13 @@ impl CallState {
         sql: String,
         params: Vec<db::Value>,
     ) -> Result<SqlOutcome, GuestError> {
+        let scope = Arc::clone(self.scope());
         let held = self.wasi.table.get(transaction)?;
+        if let Some(refusal) = held.grant.as_ref().and_then(|grant| scope.still(grant).err()) {
+            // Undone now, not when the guest lets go of it.
+            drop(take(&held.slot));
+            return Err(refusal.into());
+        }
         let (label, slot, write, sandboxed) =
             (held.label.clone(), Arc::clone(&held.slot), held.write, held.sandboxed);
         let grant = self.admit_statement(op, label, sql).await?;
@@ -144,9 +150,15 @@ impl CallState {
     }
 
     async fn end(&mut self, transaction: &Resource<Transaction>, keep: bool) -> Result<(), GuestError> {
+        let scope = Arc::clone(self.scope());
         let held = self.wasi.table.get_mut(transaction)?;
         let Some(grant) = held.grant.take() else { return Err(GuestError::failed(over())) };
         let (session, rows) = (take(&held.slot), held.changed);
+        if keep && let Some(refusal) = scope.still(&grant).err() {
+            drop(session);
+            grant.finish(&Outcome { note: Some("undone"), ..Outcome::ok() });
+            return Err(refusal.into());
+        }
         let ended = match session {
             Some(session) => blocking(move || session.end(keep)).await,
             None => Err(over()),
