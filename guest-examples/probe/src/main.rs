@@ -41,6 +41,28 @@ fn script(operations: &[&str]) -> String {
     lines(answers)
 }
 
+/// The same operation over and over; nanoseconds for each, as the guest sees it.
+fn repeat(times: u64, operation: &[&str]) -> io::Result<String> {
+    let start = Instant::now();
+    for _ in 0..times {
+        file(operation)?;
+    }
+    Ok((start.elapsed().as_nanos() / u128::from(times.max(1))).to_string())
+}
+
+/// Read an open file from its beginning, over and over.
+fn repeat_held(times: u64, path: &str) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut bytes = Vec::new();
+    let start = Instant::now();
+    for _ in 0..times {
+        bytes.clear();
+        file.seek(SeekFrom::Start(0))?;
+        file.read_to_end(&mut bytes)?;
+    }
+    Ok((start.elapsed().as_nanos() / u128::from(times.max(1))).to_string())
+}
+
 /// Keep a file open for reading under a name.
 fn hold(held: &mut BTreeMap<String, File>, name: &str, path: &str) -> io::Result<String> {
     held.insert(name.to_owned(), File::open(path)?);
@@ -57,7 +79,8 @@ fn read_held(held: &mut BTreeMap<String, File>, name: &str) -> io::Result<String
 const USAGE: &str = "usage: probe args … | env | read P | write P TEXT | append P TEXT | truncate P N | ls P | stat P | \
                      hash P | modified P | times P SECONDS | rm P | rmdir P | rmall P | mkdir P | mkdirs P | rename A B \
                      | copy A B | tree P | create-new P | overwrite P TEXT | link A B | symlink TARGET P | clock \
-                     | sleep MS | random N | stdin | exit N | panic | spin | script OP …, also with hold NAME P, held NAME";
+                     | sleep MS | random N | stdin | exit N | panic | spin | script OP …, also with hold NAME P, held NAME \
+                     | repeat N OP | repeat N held P";
 
 fn run(words: &[&str]) -> io::Result<String> {
     match words {
@@ -67,6 +90,8 @@ fn run(words: &[&str]) -> io::Result<String> {
         ["sleep", milliseconds] => sleep(number(milliseconds)?),
         ["random", count] => Ok(random(number(count)?)),
         ["stdin"] => io::read_to_string(io::stdin()),
+        ["repeat", times, "held", path] => repeat_held(number(times)?, path),
+        ["repeat", times, operation @ ..] => repeat(number(times)?, operation),
         ["script", operations @ ..] => Ok(script(operations)),
         ["exit", code] => std::process::exit(number(code)? as i32),
         ["panic"] => panic!("probe was told to panic"),
