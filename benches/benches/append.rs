@@ -58,7 +58,13 @@ fn decision(durability: Durability) -> Decision {
 }
 
 fn append(log: &Log, call: &Call, decision: &Decision) {
-    let inputs = Inputs { now: Timestamp(1_764_000_000_000_000), budgets: &[], bounds: None, cohort: None };
+    let inputs = Inputs {
+        now: Timestamp(1_764_000_000_000_000),
+        budgets: &[],
+        bounds: None,
+        cohort: None,
+        facts: None,
+    };
     let entry = DecisionEntry { call, decision, inputs: &inputs, decide_ns: 140, trace: None };
     let _ = log.decision(&entry).unwrap();
 }

@@ -65,7 +65,13 @@ fn write(dir: &Path) -> (KeyStore, Trust, LogId) {
     let keys = KeyStore::init(&dir.join("keys"), "example.org/bench").unwrap();
     let log = Log::open(&dir.join("audit"), &keys, Arc::new(SystemClock)).unwrap();
     let (call, decision, id) = (call(), decision(), log.id());
-    let inputs = Inputs { now: Timestamp(1_764_000_000_000_000), budgets: &[], bounds: None, cohort: None };
+    let inputs = Inputs {
+        now: Timestamp(1_764_000_000_000_000),
+        budgets: &[],
+        bounds: None,
+        cohort: None,
+        facts: None,
+    };
     for _ in 0..RECORDS {
         let entry =
             DecisionEntry { call: &call, decision: &decision, inputs: &inputs, decide_ns: 140, trace: None };

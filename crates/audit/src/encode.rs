@@ -2,10 +2,11 @@
 //! the writer's lock.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use govrun_verdict::{
     Call, DbLimits, Decision, Disclosure, EscalateTo, FsMode, HttpTarget, LogId, Obligations, OnTimeout,
-    Operation, Profile, SqlFacts, ToolRef, Transport, Value,
+    Operation, Past, Profile, SqlFacts, ToolRef, Transport, Value,
 };
 
 use crate::commit::{Opening, Salts, commitment};
@@ -258,11 +259,30 @@ fn tool(tool: &ToolRef) -> body::Tool<'_> {
     body::Tool { name: Text::from(&*tool.name), component: tool.component }
 }
 
+fn texts(texts: &[Arc<str>]) -> Vec<Text<'_>> {
+    texts.iter().map(|text| Text::from(&**text)).collect()
+}
+
+fn past(past: &Past) -> body::Past<'_> {
+    let answers = past.answers.iter();
+    body::Past {
+        labels: texts(&past.labels),
+        answers: answers
+            .map(|(question, answer)| body::Answer {
+                question: Text::from(&**question),
+                answer: answer.to_string().into(),
+            })
+            .collect(),
+    }
+}
+
 fn inputs<'a>(call: &'a Call, inputs: &'a Inputs<'a>, fields: Vec<Field<'a>>) -> body::Inputs<'a> {
     body::Inputs {
         at: Int(inputs.now.0),
         env: Text::from(&*call.env),
-        labels: Vec::new(),
+        labels: inputs.facts.map(|facts| texts(&facts.enforced.labels)).unwrap_or_default(),
+        past: inputs.facts.map(|facts| past(&facts.enforced)),
+        shadow_past: inputs.facts.and_then(|facts| facts.shadow.as_ref()).map(past),
         budgets: inputs
             .budgets
             .iter()

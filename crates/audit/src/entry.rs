@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use govrun_verdict::{BudgetLevel, Call, Decision, DecisionId, Digest, Disclosure, Obligations, Timestamp};
+use govrun_verdict::{
+    BudgetLevel, Call, Decision, DecisionId, Digest, Disclosure, Facts, Obligations, Timestamp,
+};
 
 pub use crate::form::body::{AbsorbedKind, ApprovalEvent, DrillEvent};
 use crate::keys::SignedApproval;
@@ -37,6 +39,8 @@ pub struct Inputs<'a> {
     pub bounds: Option<&'a Obligations>,
     /// Rollout cohort.
     pub cohort: Option<&'a str>,
+    /// What was known of the agent's past, where the policy asks about it.
+    pub facts: Option<&'a Facts>,
 }
 
 /// W3C trace context ids.

@@ -59,7 +59,7 @@ fn with_budget(verdict: Verdict, used: u64, order: Option<u64>) -> Report {
     let log = site.open();
     let decision = Decision { verdict, ..allow(Durability::Os) };
     let levels = [BudgetLevel { name: "b".into(), key: "k".into(), used, limit: 3, order }];
-    let inputs = Inputs { now: Timestamp(T0), budgets: &levels, bounds: None, cohort: None };
+    let inputs = Inputs { now: Timestamp(T0), budgets: &levels, bounds: None, cohort: None, facts: None };
     let call = call(payment("1"));
     let entry =
         DecisionEntry { call: &call, decision: &decision, inputs: &inputs, decide_ns: 1, trace: None };

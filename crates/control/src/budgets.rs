@@ -357,12 +357,9 @@ impl<'a> Asked<'a> {
     fn level(&self, used: u64) -> BudgetLevel {
         BudgetLevel {
             name: Arc::clone(&self.usage.budget.name),
-            key: Arc::clone(self.usage.shown.as_ref().unwrap_or(&self.usage.key)),
+            key: Arc::clone(self.usage.recorded_key()),
             used,
-            limit: match &self.usage.budget.kind {
-                BudgetKind::Rate { burst } => burst.get(),
-                BudgetKind::Rolling | BudgetKind::Calendar { .. } => self.usage.budget.limit.get(),
-            },
+            limit: self.usage.budget.most(),
             order: None,
         }
     }

@@ -1,5 +1,5 @@
-//! The state that the govrun processes of one machine share: [budgets](Store::reserve) and
-//! [approvals](Store::request), in one `SQLite` file of the state directory.
+//! The state that the govrun processes of one machine share: [budgets](Store::reserve), [approvals](Store::request) and
+//! what is remembered [of agents](Store::facts), in one `SQLite` file of the state directory.
 //!
 //! - A budget never admits more than it says, over all threads, processes, crashes and restarts: see
 //!   [`govrun_verdict::BudgetKind`].
@@ -21,6 +21,7 @@ mod file;
 mod pool;
 mod rate;
 mod schema;
+mod sessions;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -31,4 +32,5 @@ pub use approvals::{
 };
 pub use budgets::{MAX_BUDGETS_PER_CALL, MAX_KEY_BYTES, MAX_KEYS_PER_BUDGET, Reservation, Reserved};
 pub use error::StoreError;
+pub use sessions::{MAX_LABELS, MAX_MARKS, MAX_SUBJECTS, Worlds};
 pub use store::Store;

@@ -6,6 +6,9 @@
 //!             theoretical arrival time: microseconds (`spread`) and parts of one (`part`)
 //! admissions  one row per admission that may still matter: (key, position) → time, running number
 //! retired     keys whose admissions are all out of every window, waiting to be swept
+//! subjects    one row per agent of whom something is remembered: its latest call, and the key of its digests
+//! labels      one row per label of an agent, with the worlds it is in: 1 in fact, 2 with the shadow rules enforced
+//! marks       one row per thing that a question of the policy asks about, in its order
 //! approvals   one row per requested approval
 //! votes       one row per approver that decided on one
 //! ```
@@ -20,6 +23,28 @@ pub(crate) const SCHEMA: i64 = 2;
 pub(crate) const FROM_1_TO_2: &str = "
 ALTER TABLE keys ADD COLUMN spread INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE keys ADD COLUMN part INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE subjects (
+    id       INTEGER PRIMARY KEY,
+    name     TEXT NOT NULL UNIQUE,
+    latest   INTEGER NOT NULL,
+    salt     BLOB NOT NULL
+) STRICT;
+CREATE TABLE labels (
+    subject  INTEGER NOT NULL,
+    label    TEXT NOT NULL,
+    world    INTEGER NOT NULL,
+    PRIMARY KEY (subject, label)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE marks (
+    subject  INTEGER NOT NULL,
+    question TEXT NOT NULL,
+    number   INTEGER NOT NULL,
+    at       INTEGER NOT NULL,
+    world    INTEGER NOT NULL,
+    amount   TEXT,
+    value    BLOB,
+    PRIMARY KEY (subject, question, number)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// `application_id`: "gvst" as a big-endian number. Other `SQLite` files are refused.

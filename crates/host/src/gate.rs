@@ -2,6 +2,7 @@
 
 mod drill;
 mod reload;
+mod settle;
 #[cfg(test)]
 mod tests_reload;
 
@@ -10,10 +11,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use govrun_audit::{ApprovalEvent, Clock, DecisionEntry, Inputs, Log, PolicyLoadEntry, Receipt, Trust};
-use govrun_control::{Approval, ApprovalId, Reservation, Reserved, State, Store, Ticket};
-use govrun_policy::{Context, Policy};
+use govrun_control::{Approval, ApprovalId, Reservation, State, Store, Ticket};
+use govrun_policy::Policy;
 use govrun_verdict::{
-    BudgetLevel, Builtin, Call, Decision, DecisionId, Durability, Mode, Obligations, Refusal, RuleId,
+    BudgetLevel, Builtin, Call, Decision, DecisionId, Durability, Facts, Mode, Obligations, Refusal, RuleId,
     Severity, Timestamp, Verdict,
 };
 
@@ -22,6 +23,7 @@ use crate::approval::{POLL, encode};
 use crate::grant::{Grant, Minted};
 use crate::ledger::Ledger;
 use crate::notify::{Pager, Webhooks};
+use crate::past::{Heard, Unlabel};
 use crate::pause::{Pause, Waiting};
 use crate::standing::Standing;
 
@@ -29,6 +31,7 @@ pub use self::reload::ReloadError;
 
 /// The policy enforcement point's decision path. One per process; shared by all calls.
 pub struct Gate {
+    pub(crate) heard: Heard,
     // Fixed for the life of the process: a reload cannot move a gate into another environment.
     env: Arc<str>,
     policy: ArcSwap<Policy>,
@@ -97,6 +100,9 @@ struct Settled {
     retry_after_ms: Option<u64>,
     /// How long a throttled call may wait instead of being refused.
     patience_ms: Option<u64>,
+    facts: Option<Facts>,
+    /// Labels to take from the agent when this is on record.
+    unlabel: Unlabel,
     decide_ns: u64,
 }
 
@@ -125,6 +131,7 @@ impl Gate {
         log.policy_load(&PolicyLoadEntry { epoch: policy.epoch(), previous: None, env: policy.env() })?;
         let pager = Pager::start(webhooks)?;
         Ok(Arc::new(Self {
+            heard: Heard::default(),
             env: Arc::clone(policy.env()),
             policy: ArcSwap::new(policy),
             standing: Standing::default(),
@@ -243,31 +250,6 @@ impl Gate {
         Ok(())
     }
 
-    /// Settle the call, and where its budgets are used up and let it wait, again as soon as they have room. What was
-    /// settled before charged nothing and is not recorded: a call that waits has not been decided yet.
-    async fn settle_in_time(
-        &self,
-        call: &Call,
-        bounds: Option<&Obligations>,
-        pauses: &[Arc<Pause>],
-    ) -> Result<Settled, Refusal> {
-        let mut waited_ms: u64 = 0;
-        loop {
-            let settled = self.settle(call, bounds, None)?;
-            let left_ms = settled.patience_ms.map_or(0, |patience| patience.saturating_sub(waited_ms));
-            match settled.retry_after_ms {
-                // Another caller may be first each time, so that each turn costs at least a millisecond of the patience.
-                Some(wait_ms) if wait_ms <= left_ms => {
-                    let waiting = Waiting::begin(pauses);
-                    tokio::time::sleep(Duration::from_millis(wait_ms.max(1))).await;
-                    drop(waiting);
-                    waited_ms = waited_ms.saturating_add(wait_ms.max(1));
-                }
-                Some(_) | None => return Ok(settled),
-            }
-        }
-    }
-
     fn entered(
         self: &Arc<Self>,
         call: &Call,
@@ -377,60 +359,14 @@ impl Gate {
             reservation: None,
             retry_after_ms: None,
             patience_ms: None,
+            facts: None,
+            unlabel: Unlabel::new(),
             decide_ns: 0,
         };
         match self.record(call, bounds, &settled) {
             Ok(receipt) => refusal(&settled, receipt.id()),
             Err(refusal) => refusal,
         }
-    }
-
-    fn settle(
-        &self,
-        call: &Call,
-        bounds: Option<&Obligations>,
-        approval: Option<&Approval>,
-    ) -> Result<Settled, Refusal> {
-        let generation = self.standing.generation();
-        if let Some(reason) = self.standing.against(&call.agent.name) {
-            return Err(self.refuse(call, bounds, reason));
-        }
-        let now = self.ledger.clock.now().map_err(|_| unrecorded(Builtin::ClockUnavailable))?;
-        let started = std::time::Instant::now();
-        let mut decision = self.policy.load().decide(call, &Context { now, bounds });
-        if self.drill.is_some() {
-            decision.mode = Mode::Drill;
-        }
-        let decide_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        if let Some(approval) = approval {
-            approve(&mut decision, approval);
-        }
-        let mut levels = Vec::new();
-        let mut reservation = None;
-        let mut retry_after_ms = None;
-        let mut patience_ms = None;
-        // A pending approval charges nothing yet, and what is blocked anyway is not charged at all.
-        let charged = matches!(decision.verdict, Verdict::Allow | Verdict::Sandbox);
-        if charged && !decision.budgets.is_empty() {
-            match self.store.reserve(&decision.budgets, now) {
-                Ok(Reserved::Admitted { levels: before, reservation: kept }) => {
-                    levels = before;
-                    reservation = Some(kept);
-                }
-                Ok(Reserved::Exhausted { budget, retry_after_ms: wait, levels: before, wait_ms }) => {
-                    throttle(&mut decision, &budget);
-                    levels = before;
-                    retry_after_ms = Some(wait);
-                    patience_ms = wait_ms;
-                }
-                Ok(Reserved::KeysFull { .. }) => block(&mut decision, Builtin::BudgetKeysFull),
-                Err(error) => {
-                    tracing::error!(%error, "the store failed; the call is refused");
-                    block(&mut decision, Builtin::StoreUnavailable);
-                }
-            }
-        }
-        Ok(Settled { decision, now, generation, levels, reservation, retry_after_ms, patience_ms, decide_ns })
     }
 
     /// The receipt, or the charge given back.
@@ -440,7 +376,10 @@ impl Gate {
         bounds: Option<&Obligations>,
         settled: &Settled,
     ) -> Result<Receipt, Refusal> {
-        self.record(call, bounds, settled).inspect_err(|_| self.refund(settled.reservation.as_ref()))
+        let receipt =
+            self.record(call, bounds, settled).inspect_err(|_| self.refund(settled.reservation.as_ref()))?;
+        self.unlabel(call, &settled.unlabel);
+        Ok(receipt)
     }
 
     fn record(
@@ -457,6 +396,7 @@ impl Gate {
                 budgets: &settled.levels,
                 bounds,
                 cohort: settled.decision.cohort.as_deref(),
+                facts: settled.facts.as_ref(),
             },
             decide_ns: settled.decide_ns,
             trace: None,

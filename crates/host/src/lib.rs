@@ -22,6 +22,7 @@ pub mod model;
 pub mod net;
 mod notify;
 mod overlay;
+mod past;
 mod pause;
 pub mod postgres;
 mod runtime;

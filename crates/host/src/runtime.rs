@@ -187,14 +187,20 @@ impl Runtime {
         }
         let entry = Entry::Function(function.to_owned(), arguments.into_vals());
         match outer {
-            None => self.begin(who, tool, &call, entry).await,
+            None => {
+                let answered = self.begin(who, tool, &call, entry).await;
+                self.gate.heard_answer(&call, &answered);
+                answered
+            }
             Some(outer) => {
                 let admitted = self.gate.admit(&call, bounds, outer.pauses(), who.hold).await;
                 let grant = admitted.map_err(CallError::refused)?;
                 let scope = Scope::enter(&self.gate, &call, &grant, Some(outer), who.hold);
                 let span = span(&call, &grant);
                 // It runs where its caller waits for it.
-                self.run(tool, entry, &scope, grant).instrument(span).await
+                let answered = self.run(tool, entry, &scope, grant).instrument(span).await;
+                self.gate.heard_answer(&call, &answered);
+                answered
             }
         }
     }

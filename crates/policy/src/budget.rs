@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use govrun_verdict::{Action, Budget, BudgetKind, BudgetUse, Call, Digest, Period, ReasonCode, RuleId};
+use govrun_verdict::{
+    Action, Budget, BudgetKind, BudgetUse, Builtin, Call, Digest, Period, ReasonCode, RuleId,
+};
 use jiff::tz::TimeZoneDatabase;
 
 use crate::field::{Field, Known};
@@ -107,6 +109,17 @@ fn argument(known: &Known<'_>) -> String {
         Known::Ip(ip) => format!("i{ip}"),
         Known::List(_) | Known::Record | Known::Opaque | Known::Absent | Known::Unknowable => "?".to_owned(),
     }
+}
+
+/// The value as [`argument`] spells it; `None` when nothing is known of it.
+pub(crate) fn part_of(known: &Known<'_>) -> Option<String> {
+    let part = argument(known);
+    (part != "?").then_some(part)
+}
+
+/// The reason of a use that is only looked at.
+pub(crate) fn reason() -> ReasonCode {
+    Builtin::BudgetExhausted.code()
 }
 
 /// Read a budget.

@@ -1,9 +1,11 @@
 //! Conditions: predicates, hours and what is known of the past, put together by `all`, `any` and `not`.
 
-use govrun_verdict::{Call, Timestamp};
+use govrun_verdict::{Call, Past, Timestamp};
 
 use crate::hours::Hours;
+use crate::past::PastTest;
 use crate::predicate::{Predicate, Truth};
+use crate::tool_labels::{ToolEffect, ToolLabels};
 
 /// Deepest nesting of `all`, `any` and `not`.
 pub(crate) const MAX_CONDITION_DEPTH: usize = 4;
@@ -13,6 +15,17 @@ pub(crate) const MAX_CONDITION_DEPTH: usize = 4;
 pub(crate) struct View<'a> {
     pub(crate) call: &'a Call,
     pub(crate) now: Timestamp,
+    /// `None` when nothing is known of the past: whatever is asked about it is unknown.
+    pub(crate) past: Option<&'a Past>,
+    /// What is known of the tool.
+    pub(crate) tool: Option<&'a ToolLabels>,
+}
+
+impl<'a> View<'a> {
+    /// With nothing known but the call itself.
+    pub(crate) const fn without_past(call: &'a Call, now: Timestamp) -> Self {
+        Self { call, now, past: None, tool: None }
+    }
 }
 
 /// One condition of `when` or `unless`.
@@ -20,6 +33,9 @@ pub(crate) struct View<'a> {
 pub(crate) enum Condition {
     Test(Predicate),
     Time(Box<Hours>),
+    Past(Box<PastTest>),
+    /// The tool is known to have one of these effects.
+    Effect(Vec<ToolEffect>),
     /// Each of them.
     All(Vec<Condition>),
     /// At least one of them.
@@ -45,9 +61,27 @@ impl Condition {
         match self {
             Self::Test(predicate) => predicate.truth(view.call),
             Self::Time(hours) => hours.truth(view.now),
+            Self::Past(test) => test.truth(view.past),
+            Self::Effect(effects) => match view.tool.and_then(|labels| labels.effect) {
+                Some(effect) => Truth::from(effects.contains(&effect)),
+                None => Truth::Unknown,
+            },
             Self::All(conditions) => all(conditions, view),
             Self::Any(conditions) => any(conditions, view),
             Self::Not(conditions) => all(conditions, view).not(),
+        }
+    }
+
+    /// Every condition in it that is about the past.
+    pub(crate) fn past<'a>(&'a self, found: &mut impl FnMut(&'a PastTest)) {
+        match self {
+            Self::Test(_) | Self::Time(_) | Self::Effect(_) => {}
+            Self::Past(test) => found(test),
+            Self::All(inner) | Self::Any(inner) | Self::Not(inner) => {
+                for condition in inner {
+                    condition.past(&mut *found);
+                }
+            }
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use govrun_verdict::{
-    Action, BudgetUse, Builtin, Call, Decision, Durability, Egress, EscalateTo, Matched, Mode, Obligations,
-    Operation, ReasonCode, RuleId, RuleVerdict, Shadow, Timestamp, Verdict,
+    Action, BudgetUse, Builtin, Call, Decision, Durability, Egress, EscalateTo, Facts, Matched, Mode,
+    Obligations, Operation, ReasonCode, RuleId, RuleVerdict, Shadow, Timestamp, Verdict,
 };
 use smallvec::SmallVec;
 
@@ -72,10 +72,17 @@ enum Floor {
 }
 
 impl Policy {
-    /// Decide a call. Infallible: whatever cannot be known restricts.
+    /// Decide a call of which no past is known: what a rule asks about it is unknown, and restricts.
     #[must_use]
     pub fn decide(&self, call: &Call, context: &Context<'_>) -> Decision {
-        self.decide_from(call, context, self.hits(&View { call, now: context.now }))
+        self.decide_knowing(call, context, None)
+    }
+
+    /// Decide a call, knowing what the policy [asks](Self::asks) about the agent's past. Infallible: whatever cannot be
+    /// known restricts.
+    #[must_use]
+    pub fn decide_knowing(&self, call: &Call, context: &Context<'_>, facts: Option<&Facts>) -> Decision {
+        self.decide_from(call, context, facts, |_| true)
     }
 
     /// Decide as if the policy had only the rules that are kept.
@@ -85,22 +92,37 @@ impl Policy {
         context: &Context<'_>,
         keep: impl Fn(&Rule) -> bool,
     ) -> Decision {
-        let mut hits = self.hits(&View { call, now: context.now });
-        hits.retain(|hit| keep(hit.rule));
-        self.decide_from(call, context, hits)
+        self.decide_from(call, context, None, keep)
     }
 
-    fn decide_from(&self, call: &Call, context: &Context<'_>, hits: Hits<'_>) -> Decision {
+    fn decide_from(
+        &self,
+        call: &Call,
+        context: &Context<'_>,
+        facts: Option<&Facts>,
+        keep: impl Fn(&Rule) -> bool,
+    ) -> Decision {
+        let past = facts.map(|facts| &facts.enforced);
+        let view = View { call, now: context.now, past, tool: self.tool_labels(&call.tool.name) };
+        let mut hits = self.hits(&view);
+        hits.retain(|hit| keep(hit.rule));
         let enforced = self.resolve(call, context, || hits.iter().filter(|h| !h.shadow).copied());
-        let shadow = hits.iter().any(|h| h.shadow).then(|| {
-            let both = self.resolve(call, context, || hits.iter().copied());
-            Shadow {
-                verdict: both.verdict,
-                rule: self.rule_of(both.decider),
-                reason: self.reason_of(both.decider),
-            }
-        });
+        let shadow = match facts.and_then(|facts| facts.shadow.as_ref()) {
+            // Shadow rules have led to another past, in which all rules are asked anew.
+            Some(past) => Some(self.predict(call, context, &self.hits(&View { past: Some(past), ..view }))),
+            None => hits.iter().any(|h| h.shadow).then(|| self.predict(call, context, &hits)),
+        };
         self.finish(call, context, &hits, enforced, shadow)
+    }
+
+    /// What enforcing the shadow rules too would give.
+    fn predict(&self, call: &Call, context: &Context<'_>, hits: &Hits<'_>) -> Shadow {
+        let both = self.resolve(call, context, || hits.iter().copied());
+        Shadow {
+            verdict: both.verdict,
+            rule: self.rule_of(both.decider),
+            reason: self.reason_of(both.decider),
+        }
     }
 
     /// The rules that match, by ascending id.

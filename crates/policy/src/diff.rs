@@ -165,7 +165,7 @@ fn compare(
 /// Whether a call can match both rules.
 fn overlap(old: &Policy, new: &Policy, action: Action, one: &Rule, other: &Rule) -> bool {
     let calls = Calls::new(&[old, new], action, &[one, other]);
-    let hit = |rule: &Rule, call: &Call| how_it_matches(rule, &View { call, now: DIFF_TIME }).is_some();
+    let hit = |rule: &Rule, call: &Call| how_it_matches(rule, &View::without_past(call, DIFF_TIME)).is_some();
     let sure = calls.complete() && usize::try_from(calls.count()).is_ok_and(|count| count <= MAX_PAIR);
     !sure || calls.each().any(|call| hit(one, &call) && hit(other, &call))
 }

@@ -285,6 +285,17 @@ impl Field {
         }
     }
 
+    /// An argument as a value; what cannot be reached in it is opaque.
+    pub(crate) fn value(&self, call: &Call) -> Value {
+        let unknown = || Value::Opaque("an attribute that is not there".to_owned());
+        match (self, &call.operation) {
+            (Self::Arg(dotted), Operation::ToolCall { args }) => {
+                args.at(dotted.split('.')).cloned().unwrap_or_else(unknown)
+            }
+            _ => unknown(),
+        }
+    }
+
     fn text<'a>(&self, text: &'a str) -> Known<'a> {
         Known::Text(self.fold(text))
     }

@@ -14,10 +14,10 @@ use crate::toml_item::{Entry, Item, Table};
 pub const SCHEMA: u64 = 1;
 
 /// Keys of every policy file.
-pub(crate) const FILE_KEYS: [&str; 8] =
-    ["agent", "tool", "list", "notify", "budget", "sandbox", "secret", "rule"];
+pub(crate) const FILE_KEYS: [&str; 10] =
+    ["agent", "tool", "tool_labels", "list", "notify", "budget", "sandbox", "secret", "label", "rule"];
 /// Keys of the manifest only.
-pub(crate) const MANIFEST_KEYS: [&str; 9] = [
+pub(crate) const MANIFEST_KEYS: [&str; 10] = [
     "schema",
     "packs",
     "layer",
@@ -27,6 +27,7 @@ pub(crate) const MANIFEST_KEYS: [&str; 9] = [
     "require_lock",
     "require_shadow",
     "require_signatures",
+    "session",
 ];
 
 /// What happens to a call that no rule permits.
@@ -94,6 +95,19 @@ pub(crate) fn flag(root: &Table<'_>, key: &str) -> bool {
 /// How many approvers must have signed the policy; 0 when the manifest does not ask for any.
 pub(crate) fn signatures(root: &Table<'_>) -> u64 {
     root.get("require_signatures").and_then(|item| item.integer(1..=rule::MAX_APPROVALS)).unwrap_or(0)
+}
+
+/// How long an agent makes no call before its labels are forgotten, unless the manifest says.
+const DEFAULT_IDLE_MS: u64 = 3_600_000;
+
+/// `[session] idle`, in milliseconds.
+pub(crate) fn idle_ms(root: &Table<'_>) -> u64 {
+    let Some(table) = root.get("session").and_then(|item| item.table("`session`")) else {
+        return DEFAULT_IDLE_MS;
+    };
+    table.only(&["idle"]);
+    let idle = table.need("idle").and_then(|item| crate::limits::duration(&item));
+    idle.map_or(DEFAULT_IDLE_MS, std::num::NonZeroU64::get)
 }
 
 /// The environment in force: its name and default.

@@ -48,7 +48,7 @@ impl Policy {
     pub fn held(&self, id: &RuleId, call: &Call, now: Timestamp) -> Vec<Held> {
         let at = self.rules.binary_search_by(|rule| rule.id.cmp(id));
         let Some(rule) = at.ok().and_then(|at| self.rules.get(at)) else { return Vec::new() };
-        let view = View { call, now };
+        let view = View::without_past(call, now);
         let conditions = [("when", rule.when.as_slice()), ("unless", rule.unless.as_slice())];
         let each = conditions.into_iter().flat_map(|(key, all)| {
             all.iter().zip(1..).map(move |(condition, number)| (format!("{key} {number}"), condition))
@@ -78,7 +78,7 @@ impl Policy {
             return None;
         }
         let action = call.action();
-        let view = View { call, now };
+        let view = View::without_past(call, now);
         let of_action = || self.rules.iter().filter(|rule| rule.scope.actions.contains(&action));
         let matching = of_action().filter(|rule| how_it_matches(rule, &view).is_some());
         let could = of_action().filter(|rule| is_about(rule, call));

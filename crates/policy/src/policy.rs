@@ -14,6 +14,7 @@ use crate::index::Index;
 use crate::layers::{self, Layers};
 use crate::lock::{self, LOCK};
 use crate::manifest::{self, EnvDefault};
+use crate::past::{self, Questions};
 use crate::promotion::{self, PROMOTIONS, Promotions};
 use crate::registry::{NotifyTarget, Registry, ToolEntry};
 use crate::rule::{self, Rule, RuleInfo};
@@ -22,6 +23,7 @@ use crate::sources::{
     MANIFEST, MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES, Sources, has_toml_extension, is_plain_path,
 };
 use crate::toml_item::{File, Table};
+use crate::tool_labels::{AllLabels, ToolLabels};
 
 /// Most rules of a policy.
 pub const MAX_RULES: usize = 100_000;
@@ -45,6 +47,9 @@ pub struct Policy {
     pub(crate) default: EnvDefault,
     /// A bit for each layer that must permit.
     pub(crate) ceilings: u32,
+    pub(crate) questions: Questions,
+    idle_ms: u64,
+    tool_labels: AllLabels,
     pub(crate) disclosure: Arc<Disclosure>,
     pub(crate) words: Words,
 }
@@ -134,13 +139,25 @@ impl Policy {
     pub fn rule_matches(&self, id: &RuleId, call: &Call, now: Timestamp) -> Option<bool> {
         let rule = self.rules.get(self.rules.binary_search_by(|rule| rule.id.cmp(id)).ok()?)?;
         let of_action = rule.scope.actions.contains(&call.action());
-        of_action.then(|| how_it_matches(rule, &View { call, now })).flatten()
+        of_action.then(|| how_it_matches(rule, &View::without_past(call, now))).flatten()
     }
 
     /// The canonical archive of the policy's text, whose digest is the epoch.
     #[must_use]
     pub fn bundle(&self) -> &[u8] {
         &self.bundle
+    }
+
+    /// How long an agent makes no call before its labels are forgotten, in milliseconds.
+    #[must_use]
+    pub const fn idle_ms(&self) -> u64 {
+        self.idle_ms
+    }
+
+    /// What is said of this tool function, such as `payments.send`; `None` when nothing is.
+    #[must_use]
+    pub fn tool_labels(&self, function: &str) -> Option<&ToolLabels> {
+        if self.tool_labels.is_empty() { None } else { self.tool_labels.get(function) }
     }
 
     /// What records may show.
@@ -217,6 +234,8 @@ fn compile_roots<'t>(
     let disclosure = Arc::new(manifest::audit(manifest));
     let promotions = promotions(manifest, roots);
     let rules = rules(roots, &registry, &layers, promotions.as_ref());
+    let questions = questions(manifest, roots, &registry, &rules);
+    let idle_ms = manifest::idle_ms(manifest);
     let mut errors: Vec<LoadError> = unused(sources, &used).collect();
     errors.extend(lock::check(sources, manifest::flag(manifest, "require_lock")));
     if registry.complete && roots.iter().all(|root| root.get("rule").is_none()) {
@@ -241,10 +260,37 @@ fn compile_roots<'t>(
         infos,
         default,
         ceilings: layers.ceilings,
+        questions,
+        idle_ms,
+        tool_labels: registry.tool_labels,
         disclosure,
         words,
     });
     (policy, errors)
+}
+
+/// The label rules, and what they and the rules ask about the past.
+fn questions(
+    manifest: &Table<'_>,
+    roots: &[Table<'_>],
+    registry: &Registry,
+    rules: &[(Rule, RuleInfo)],
+) -> Questions {
+    let files = roots.iter().filter(|root| !is_promotions(root));
+    let labels = files.flat_map(|root| root.array("label", "a label rule"));
+    let mut questions = Questions::default();
+    questions.add_labels(labels.filter_map(|table| past::read_label(&table, registry)).collect());
+    for (rule, _) in rules {
+        questions.add(&rule.when, &rule.scope.actions);
+        questions.add(&rule.unless, &rule.scope.actions);
+    }
+    if questions.too_many() {
+        manifest.fail(format!(
+            "a policy asks at most {} different questions about the past",
+            past::MAX_QUESTIONS
+        ));
+    }
+    questions
 }
 
 fn words() -> Option<Words> {

@@ -202,6 +202,15 @@ impl Quantifier {
 }
 
 impl ElementTest {
+    /// Whether a text passes.
+    pub(crate) fn accepts(&self, text: &str) -> bool {
+        match self {
+            Self::OneOf(Values::Text(all)) => all.binary_search_by(|v| (**v).cmp(text)).is_ok(),
+            Self::OneOf(Values::Number(_) | Values::Bool(_)) => false,
+            Self::Glob(globs) => globs.iter().any(|g| g.matches(text)),
+        }
+    }
+
     fn holds(&self, field: &Field, element: Known<'_>) -> Truth {
         let is = |known: &Known<'_>| match self {
             Self::OneOf(values) => values.contain(known).map_or(Truth::Unknown, Truth::from),
@@ -234,7 +243,15 @@ impl Values {
 }
 
 impl NumberTest {
-    fn holds(&self, n: Decimal) -> bool {
+    /// The largest number it compares with.
+    pub(crate) fn largest(&self) -> Decimal {
+        match self {
+            Self::Eq(x) | Self::Ne(x) | Self::Lt(x) | Self::Le(x) | Self::Gt(x) | Self::Ge(x) => *x,
+            Self::Between(_, high) => *high,
+        }
+    }
+
+    pub(crate) fn holds(&self, n: Decimal) -> bool {
         match self {
             Self::Eq(x) => n == *x,
             Self::Ne(x) => n != *x,

@@ -59,15 +59,21 @@ pub(crate) type Promotions = BTreeMap<RuleId, (Digest, Promotion)>;
 
 /// The digest of what a rule says.
 pub(crate) fn fingerprint(rule: &Table<'_>) -> Digest {
-    let mut text = "govrun rule 1\n".to_owned();
-    let mut entries = rule.entries();
+    Digest::of(format!("govrun rule 1\n{}", canonical_table(rule, &STAGE_KEYS)).as_bytes())
+}
+
+/// One spelling of what the table says, without these keys: a line for each other key.
+pub(crate) fn canonical_table(table: &Table<'_>, without: &[&str]) -> String {
+    let mut text = String::new();
+    let mut entries = table.entries();
     entries.sort_by_key(|entry| entry.key);
-    for entry in entries.iter().filter(|entry| !STAGE_KEYS.contains(&entry.key)) {
+    for entry in entries.iter().filter(|entry| !without.contains(&entry.key)) {
+        // Writing to a string does not fail.
         let _ = write!(text, "{:?} = ", entry.key);
         canonical(&mut text, entry.item.value());
         text.push('\n');
     }
-    Digest::of(text.as_bytes())
+    text
 }
 
 /// One spelling for each value: keys sorted, texts quoted.

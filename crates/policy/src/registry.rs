@@ -15,6 +15,7 @@ use crate::offers::{self, DatabaseOffer, ModelOffer, StoreOffer};
 use crate::secrets::{self, SecretEntry, SecretSource, SecretUse};
 use crate::sources::{self, Sources};
 use crate::toml_item::{Entry, Item, Table};
+use crate::tool_labels::{self, AllLabels};
 
 /// Most entries of one list.
 pub const MAX_LIST_ENTRIES: usize = 200_000;
@@ -101,6 +102,7 @@ pub(crate) struct Registry {
     pub(crate) secrets: Names<SecretEntry>,
     pub(crate) budgets: Names<Arc<BudgetSpec>>,
     pub(crate) sandboxes: Names<Obligations>,
+    pub(crate) tool_labels: AllLabels,
     /// False when some file is not TOML, so that names may be missing here that are defined there.
     pub(crate) complete: bool,
 }
@@ -116,6 +118,7 @@ impl Registry {
             secrets: Names::new("secret"),
             budgets: Names::new("budget"),
             sandboxes: Names::new("sandbox profile"),
+            tool_labels: AllLabels::new(),
             complete,
         }
     }
@@ -127,6 +130,9 @@ impl Registry {
         }
         for table in root.array("tool", "a tool") {
             self.tool(&table);
+        }
+        for table in root.array("tool_labels", "labels of a tool") {
+            tool_labels::read(&table, &mut self.tool_labels);
         }
         for (entry, table) in root.named("notify", "a notify target") {
             let webhook = webhook(&table).unwrap_or(Webhook::Url(String::new()));

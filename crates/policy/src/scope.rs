@@ -9,7 +9,7 @@ use crate::cidr::Cidr;
 use crate::field::Field;
 use crate::glob::{Glob, GlobKind};
 use crate::names;
-use crate::toml_item::{Entry, Item};
+use crate::toml_item::{Entry, Item, Table};
 
 /// Position of an action in [`Action::ALL`].
 pub(crate) const fn slot(action: Action) -> usize {
@@ -183,8 +183,13 @@ fn is_of(key: &str, action: Action) -> bool {
 
 /// Read `match = {…}`.
 pub(crate) fn read(item: &Item<'_>) -> Option<Scope> {
-    let table = item.table("`match`")?;
-    table.only(&KEYS);
+    read_table(&item.table("`match`")?, &[])
+}
+
+/// Read the keys of `match` out of a table that may also have these others.
+pub(crate) fn read_table(table: &Table<'_>, others: &[&str]) -> Option<Scope> {
+    let known: Vec<&str> = KEYS.iter().chain(others).copied().collect();
+    table.only(&known);
     let actions = table.need("action").map(|item| actions(&item)).unwrap_or_default();
     let mut tests = SmallVec::new();
     for entry in table.entries().iter().filter(|e| e.key != "action" && KEYS.contains(&e.key)) {

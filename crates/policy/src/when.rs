@@ -13,17 +13,20 @@ use crate::error::did_you_mean;
 use crate::field::{FIELD_NAMES, Field, Kind};
 use crate::glob::{Glob, GlobKind};
 use crate::hours;
+use crate::past::{self, PAST_KEYS};
 use crate::predicate::{ElementTest, NumberTest, Predicate, Quantifier, Test, Values};
 use crate::registry::Registry;
 use crate::scope::valid_for_all;
 use crate::toml_item::{Entry, Item, Table};
+use crate::tool_labels::ToolEffect;
 
 /// Longest regular expression in bytes.
 pub(crate) const MAX_REGEX_BYTES: usize = 1024;
 /// Most bytes of one compiled regular expression.
 pub(crate) const MAX_REGEX_COMPILED: usize = 256 << 10;
 
-const OPERATORS: [&str; 26] = [
+pub(crate) const OPERATORS: [&str; 27] = [
+    "from",
     "eq",
     "ne",
     "in",
@@ -52,9 +55,23 @@ const OPERATORS: [&str; 26] = [
     "none_glob",
 ];
 /// Keys of a condition that are no attributes.
-const CONNECTIVES: [&str; 4] = ["all", "any", "not", "time"];
+const CONNECTIVES: [&str; 13] = [
+    "all",
+    "any",
+    "not",
+    "time",
+    "effect",
+    "labels",
+    "after",
+    "count",
+    "sum",
+    "first_seen",
+    "budget_left",
+    "authority",
+    "content",
+];
 const HAS: &str = "has";
-const COMPARISONS: [&str; 7] = ["eq", "ne", "lt", "le", "gt", "ge", "between"];
+pub(crate) const COMPARISONS: [&str; 7] = ["eq", "ne", "lt", "le", "gt", "ge", "between"];
 
 /// What the conditions of one rule are read with.
 #[derive(Clone, Copy)]
@@ -89,7 +106,12 @@ impl Reader<'_> {
                 "time" => {
                     conditions.extend(hours::read(&entry.item).map(|h| Condition::Time(Box::new(h))));
                 }
-                _ => conditions.extend(self.predicates(&entry).into_iter().map(Condition::Test)),
+                key if PAST_KEYS.contains(&key) => {
+                    let tests = past::read(&entry, self).into_iter();
+                    conditions.extend(tests.map(|test| Condition::Past(Box::new(test))));
+                }
+                "effect" => conditions.extend(self.effect(&entry)),
+                _ => conditions.extend(self.about_attribute(&entry)),
             }
         }
         conditions
@@ -121,13 +143,29 @@ impl Reader<'_> {
         Some(if entry.key == "all" { Condition::All(inner) } else { Condition::Any(inner) })
     }
 
-    fn predicates(self, entry: &Entry<'_>) -> Vec<Predicate> {
+    /// `effect = { in = ["write", "external"] }`
+    fn effect(self, entry: &Entry<'_>) -> Option<Condition> {
+        let effects =
+            [("read", ToolEffect::Read), ("write", ToolEffect::Write), ("external", ToolEffect::External)];
+        let table = entry.item.table("`effect`")?;
+        table.only(&["in"]);
+        let items = table.need("in")?.elements()?;
+        Some(Condition::Effect(items.iter().filter_map(|item| item.one_of(&effects)).collect()))
+    }
+
+    fn about_attribute(self, entry: &Entry<'_>) -> Vec<Condition> {
         let Some(field) = field(entry) else { return Vec::new() };
         valid_for_all(entry, self.actions, |action| field.is_of(action));
         let Some(operators) = operators(entry) else { return Vec::new() };
         let entries = operators.entries();
-        let tests = entries.iter().filter_map(|operator| test(&field, operator, self.registry));
-        tests.map(|test| Predicate { field: field.clone(), test }).collect()
+        let condition = |operator: &Entry<'_>| {
+            if operator.key == "from" {
+                return past::of_argument(&operator.item, &field).map(|test| Condition::Past(Box::new(test)));
+            }
+            let test = test(&field, operator, self.registry)?;
+            Some(Condition::Test(Predicate { field: field.clone(), test }))
+        };
+        entries.iter().filter_map(condition).collect()
     }
 }
 
@@ -295,6 +333,44 @@ fn elements_glob(field: &Field, item: &Item<'_>, quantifier: Quantifier) -> Opti
     Some(Test::Elements(quantifier, ElementTest::Glob(glob_list(field, item)?)))
 }
 
+/// An operator on the labels of an agent.
+pub(crate) fn label_test(operator: &Entry<'_>, registry: &Registry) -> Option<(Quantifier, ElementTest)> {
+    const NAMES: [&str; 9] = [
+        "any_in",
+        "all_in",
+        "none_in",
+        "any_in_list",
+        "all_in_list",
+        "none_in_list",
+        "any_glob",
+        "all_glob",
+        "none_glob",
+    ];
+    let Some((quantifier, kind)) = operator.key.split_once('_').filter(|_| NAMES.contains(&operator.key))
+    else {
+        let help =
+            did_you_mean(operator.key, NAMES).unwrap_or_else(|| format!("operators: {}", NAMES.join(", ")));
+        operator.fail(format!("unknown operator `{}` on labels", operator.key), Some(help));
+        return None;
+    };
+    let quantifier = match quantifier {
+        "any" => Quantifier::Any,
+        "all" => Quantifier::All,
+        _ => Quantifier::None,
+    };
+    // Labels are plain names, compared as tenants are.
+    let (field, item) = (&Field::Tenant, &operator.item);
+    let test = match kind {
+        "in" => ElementTest::OneOf(values(field, &item.elements()?)?),
+        "in_list" => ElementTest::OneOf(folded(field, item, registry)?),
+        _ => ElementTest::Glob(glob_list(field, item)?),
+    };
+    if let ElementTest::OneOf(Values::Number(_) | Values::Bool(_)) = test {
+        item.fail("labels are texts");
+    }
+    Some((quantifier, test))
+}
+
 fn is_list(field: &Field, item: &Item<'_>) {
     if !matches!(field.kind(), Kind::List | Kind::Any) {
         item.fail_with(
@@ -414,7 +490,7 @@ fn lengths(item: &Item<'_>) -> Vec<NumberTest> {
     table.entries().iter().filter(|e| COMPARISONS.contains(&e.key)).filter_map(comparison).collect()
 }
 
-fn comparison(operator: &Entry<'_>) -> Option<NumberTest> {
+pub(crate) fn comparison(operator: &Entry<'_>) -> Option<NumberTest> {
     if operator.key == "between" {
         return between(&operator.item);
     }

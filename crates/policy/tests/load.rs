@@ -176,7 +176,7 @@ fn every_mistake_has_its_own_message() {
             "without a dot",
         ),
         ("[[tool]]\nname='a'\n", "a tool needs the key `digest`"),
-        ("[label.x]\n", "unknown key `label`"),
+        ("[lable.x]\n", "unknown key `lable`"),
     ];
     for (text, expected) in cases {
         let errors =

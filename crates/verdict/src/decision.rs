@@ -241,6 +241,15 @@ impl Budget {
     pub const fn rolling(name: Arc<str>, limit: NonZeroU64, window_ms: NonZeroU64) -> Self {
         Self { name, limit, window_ms, kind: BudgetKind::Rolling, wait_ms: None }
     }
+
+    /// The limit that a [`BudgetLevel`] of it has: how many can be in use at once.
+    #[must_use]
+    pub const fn most(&self) -> u64 {
+        match &self.kind {
+            BudgetKind::Rate { burst } => burst.get(),
+            BudgetKind::Rolling | BudgetKind::Calendar { .. } => self.limit.get(),
+        }
+    }
 }
 
 /// One budget that this call has to be admitted by, with the key it is counted under.
@@ -256,6 +265,14 @@ pub struct BudgetUse {
     pub rule: RuleId,
     /// The reason to give then: the rule's own, or `BUDGET-EXHAUSTED` where the rule gives none.
     pub reason: ReasonCode,
+}
+
+impl BudgetUse {
+    /// The key as records have it.
+    #[must_use]
+    pub fn recorded_key(&self) -> &Arc<str> {
+        self.shown.as_ref().unwrap_or(&self.key)
+    }
 }
 
 /// The level of one budget just before a call, as recorded.

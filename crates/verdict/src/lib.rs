@@ -6,6 +6,7 @@
 
 mod call;
 mod decision;
+mod facts;
 mod name;
 mod obligation;
 mod reason;
@@ -19,6 +20,7 @@ pub use decision::{
     Budget, BudgetKind, BudgetLevel, BudgetUse, Decision, DecisionId, Disclosure, Durability, EscalateTo,
     Matched, Mode, OnTimeout, Period, Refusal, RuleVerdict, Severity, Shadow, Verdict,
 };
+pub use facts::{Ask, AskWhat, Facts, Mark, Origin, Past, Traces};
 pub use name::{Digest, LogId, NameError, ReasonCode, RuleId, Timestamp};
 pub use obligation::{DbLimits, Egress, FsMode, Mask, Obligations, Preopen, Profile};
 pub use reason::{BUILTIN_REASONS, Builtin, ReasonInfo};

@@ -51,6 +51,8 @@ builtin! {
         "No rule permits this." "Add an allow rule for this agent, action and resource, or leave it refused."
     CeilingNotPermitted Block "CEILING-NOT-PERMITTED"
         "A layer that sets a ceiling does not permit this." "Add an allow rule for it to that layer, or leave it refused."
+    PastFull Block "PAST-FULL"
+        "No more agents or labels can be remembered, so the call did not happen." "See which agents are new, and whether a policy adds labels without end."
     PolicyUnavailable Block "POLICY-UNAVAILABLE"
         "There is no loaded policy, so nothing runs." "Run `govrun policy check` on the policy folder and fix what it reports."
     AuditUnavailable Block "AUDIT-UNAVAILABLE"

@@ -5,8 +5,8 @@ use govrun_verdict::{DecisionId, Digest, LogId};
 use serde::{Deserialize, Serialize};
 
 pub use super::decision::{
-    ActionName, Budget, DbLimits, Decision, Egress, Escalate, Field, FsMode, Inputs, List, Matched,
-    Obligations, OnTimeout, Preopen, Sandbox, Shadow, Tool, Trace,
+    ActionName, Answer, Budget, DbLimits, Decision, Egress, Escalate, Field, FsMode, Inputs, List, Matched,
+    Obligations, OnTimeout, Past, Preopen, Sandbox, Shadow, Tool, Trace,
 };
 use super::error::FormError;
 use super::frame::Kind;

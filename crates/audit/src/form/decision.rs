@@ -257,6 +257,12 @@ pub struct Inputs<'a> {
     pub env: Text<'a>,
     /// Session labels.
     pub labels: Vec<Text<'a>>,
+    /// What was known of the agent's past, where the policy asks about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub past: Option<Past<'a>>,
+    /// The past with the shadow rules enforced, where that is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow_past: Option<Past<'a>>,
     /// Budget levels just before the call.
     pub budgets: Vec<Budget<'a>>,
     /// Obligations of the running call this one is inside of.
@@ -268,6 +274,28 @@ pub struct Inputs<'a> {
     pub lists: Vec<List<'a>>,
     /// Resource and arguments, in the order of the operation.
     pub fields: Vec<Field<'a>>,
+}
+
+/// See [`govrun_verdict::Past`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Past<'a> {
+    /// Labels.
+    #[serde(borrow)]
+    pub labels: Vec<Text<'a>>,
+    /// Answers to the policy's questions, by their name.
+    pub answers: Vec<Answer<'a>>,
+}
+
+/// One answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer<'a> {
+    /// The question.
+    #[serde(borrow)]
+    pub question: Text<'a>,
+    /// An exact decimal.
+    pub answer: Text<'a>,
 }
 
 /// Level of one budget.

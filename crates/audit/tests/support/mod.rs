@@ -218,7 +218,7 @@ pub fn full(durability: Durability) -> Decision {
 }
 
 pub fn inputs() -> Inputs<'static> {
-    Inputs { now: Timestamp(T0), budgets: &[], bounds: None, cohort: None }
+    Inputs { now: Timestamp(T0), budgets: &[], bounds: None, cohort: None, facts: None }
 }
 
 pub fn record(log: &Log, call: &Call, decision: &Decision) -> Result<DecisionId, AppendError> {
@@ -270,7 +270,18 @@ pub fn record_everything(
     let level = BudgetLevel { name: "b".into(), key: "k".into(), used: 1, limit: 2, order: Some(2) };
     let levels = [level.clone(), BudgetLevel { order: None, ..level }];
     let bounds = asked.obligations.clone();
-    let inputs = Inputs { now: Timestamp(T0), budgets: &levels, bounds: Some(&bounds), cohort: Some("c-7") };
+    let past = |label: &str| govrun_verdict::Past {
+        labels: vec![label.into()],
+        answers: [("count:0123456789abcdef".into(), 3.into())].into(),
+    };
+    let facts = govrun_verdict::Facts { enforced: past("web"), shadow: Some(past("mail")) };
+    let inputs = Inputs {
+        now: Timestamp(T0),
+        budgets: &levels,
+        bounds: Some(&bounds),
+        cohort: Some("c-7"),
+        facts: Some(&facts),
+    };
     let trace = Some(TraceIds { trace: [7; 16], span: [9; 8] });
     let first = DecisionEntry { call: &call, decision: &asked, inputs: &inputs, decide_ns: 99, trace };
     let escalated = log.decision(&first).unwrap().id();

@@ -104,7 +104,7 @@ fn a_state_file_of_the_first_schema_is_carried_over() {
     assert!(admitted(&open(dir.path()), &uses, T0));
     let raw = rusqlite::Connection::open(dir.path().join("state.db")).unwrap();
     let columns = "ALTER TABLE keys DROP COLUMN spread; ALTER TABLE keys DROP COLUMN part;";
-    let tables: Vec<String> = ["marks", "subjects", "labels", "texts"]
+    let tables: Vec<String> = ["marks", "subjects", "labels"]
         .iter()
         .map(|table| format!("DROP TABLE IF EXISTS {table};"))
         .collect();

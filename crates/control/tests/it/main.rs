@@ -12,4 +12,5 @@ mod faults;
 mod kinds;
 mod model;
 mod processes;
+mod sessions;
 mod support;

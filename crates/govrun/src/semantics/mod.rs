@@ -10,7 +10,9 @@ use govrun_audit::form::body;
 use govrun_audit::verify::{Answer, Case, Difference, Evaluator};
 use govrun_audit::{recorded_escalate, recorded_obligations};
 use govrun_policy::{Context, Policy};
-use govrun_verdict::{BUILTIN_REASONS, Decision, Digest, Obligations, RuleId, Shadow, Timestamp, Verdict};
+use govrun_verdict::{
+    BUILTIN_REASONS, Decision, Digest, Facts, Obligations, Past, RuleId, Shadow, Timestamp, Value, Verdict,
+};
 use serde::Serialize;
 
 use crate::explain::archive;
@@ -63,8 +65,29 @@ impl Archived {
         let policy = self.policy(case.decision.policy)?;
         let call = call::restore(case)?;
         let bounds = inputs.bounds.as_ref().map(call::obligations).transpose()?;
-        Ok(policy.decide(&call, &Context { now: Timestamp(inputs.at.0), bounds: bounds.as_ref() }))
+        let facts = facts(inputs)?;
+        let context = Context { now: Timestamp(inputs.at.0), bounds: bounds.as_ref() };
+        Ok(policy.decide_knowing(&call, &context, facts.as_ref()))
     }
+}
+
+/// What was known of the agent's past, as it was recorded.
+fn facts(inputs: &body::Inputs<'_>) -> Result<Option<Facts>, String> {
+    let Some(enforced) = &inputs.past else { return Ok(None) };
+    let shadow = inputs.shadow_past.as_ref().map(past).transpose()?;
+    Ok(Some(Facts { enforced: past(enforced)?, shadow }))
+}
+
+fn past(recorded: &body::Past<'_>) -> Result<Past, String> {
+    let mut past =
+        Past { labels: recorded.labels.iter().map(|label| Arc::from(&**label)).collect(), ..Past::default() };
+    for answer in &recorded.answers {
+        let Value::Number(number) = Value::number(&answer.answer) else {
+            return Err(format!("the answer to `{}` is no exact number", &*answer.question));
+        };
+        past.answers.insert(Arc::from(&*answer.question), number);
+    }
+    Ok(past)
 }
 
 /// What the host refuses by itself, such as a call that comes while the store is down. It says so with a reason of the
@@ -118,7 +141,7 @@ fn throttled(d: &body::Decision<'_>, decided: &Decision) -> Compared {
             && d.inputs
                 .budgets
                 .iter()
-                .any(|level| *level.name == *used.budget.name && level.used.0 >= used.budget.limit.get())
+                .any(|level| *level.name == *used.budget.name && level.used.0 >= used.budget.most())
     });
     if owner.is_none() {
         let rules =
@@ -180,7 +203,7 @@ fn charged(d: &body::Decision<'_>, decided: &Decision) -> Compared {
 
 fn levels(d: &body::Decision<'_>, decided: &Decision) -> Compared {
     let asked: Vec<(&str, &str, u64)> =
-        decided.budgets.iter().map(|u| (&*u.budget.name, &*u.key, u.budget.limit.get())).collect();
+        decided.budgets.iter().map(|u| (&*u.budget.name, &**u.recorded_key(), u.budget.most())).collect();
     let recorded: Vec<(&str, &str, u64)> =
         d.inputs.budgets.iter().map(|b| (&*b.name, &*b.key, b.limit.0)).collect();
     same("the budgets it counts against", &asked, &recorded)

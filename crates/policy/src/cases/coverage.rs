@@ -69,7 +69,7 @@ impl Policy {
 
 /// The ways through a rule: that it matches, and that each of its conditions holds and does not.
 fn ways(rule: &Rule, cases: &[&Case]) -> Vec<(String, bool)> {
-    let views: Vec<View<'_>> = cases.iter().map(|case| View { call: &case.call, now: case.at }).collect();
+    let views: Vec<View<'_>> = cases.iter().map(|case| View::without_past(&case.call, case.at)).collect();
     let matches = views.iter().any(|view| how_it_matches(rule, view).is_some());
     let mut ways = vec![("matches".to_owned(), matches)];
     for (key, conditions) in [("when", rule.when.as_slice()), ("unless", rule.unless.as_slice())] {
@@ -88,6 +88,8 @@ fn about(condition: &Condition) -> String {
     match condition {
         Condition::Test(predicate) => format!(" (`{}`)", predicate.field),
         Condition::Time(_) => " (`time`)".to_owned(),
+        Condition::Past(_) => " (about the past)".to_owned(),
+        Condition::Effect(_) => " (`effect`)".to_owned(),
         Condition::All(_) | Condition::Any(_) | Condition::Not(_) => String::new(),
     }
 }

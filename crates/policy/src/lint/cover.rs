@@ -27,7 +27,7 @@ const CONTEXT: Context<'static> = Context { now: Timestamp(1_800_000_000_000_000
 /// Whether and how a rule matches, at the one time of all these calls.
 fn hit(rule: &Rule, call: &Call) -> Option<bool> {
     rule.scope.actions.contains(&call.action()).then_some(())?;
-    how_it_matches(rule, &View { call, now: CONTEXT.now })
+    how_it_matches(rule, &View::without_past(call, CONTEXT.now))
 }
 
 fn enforced(rule: &Rule) -> bool {

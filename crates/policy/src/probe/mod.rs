@@ -54,7 +54,7 @@ pub(crate) fn asks_only_the_call(rule: &Rule) -> bool {
     fn only(condition: &Condition) -> bool {
         match condition {
             Condition::Test(_) => true,
-            Condition::Time(_) => false,
+            Condition::Time(_) | Condition::Past(_) | Condition::Effect(_) => false,
             Condition::All(inner) | Condition::Any(inner) | Condition::Not(inner) => inner.iter().all(only),
         }
     }
@@ -64,7 +64,7 @@ pub(crate) fn asks_only_the_call(rule: &Rule) -> bool {
 fn tests<'p>(condition: &'p Condition, into: &mut Vec<&'p Predicate>) {
     match condition {
         Condition::Test(predicate) => into.push(predicate),
-        Condition::Time(_) => {}
+        Condition::Time(_) | Condition::Past(_) | Condition::Effect(_) => {}
         Condition::All(inner) | Condition::Any(inner) | Condition::Not(inner) => {
             inner.iter().for_each(|condition| tests(condition, into));
         }
