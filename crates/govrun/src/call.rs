@@ -4,7 +4,7 @@ use std::path::Path;
 
 use govrun_host::arguments::{self, Given};
 use govrun_host::{Answer, CallError};
-use govrun_verdict::{Refusal, Verdict};
+use govrun_verdict::{Builtin, Refusal, Verdict};
 use serde::Serialize;
 
 use crate::cli::Format;
@@ -98,7 +98,10 @@ pub(crate) fn refuse(error: &CallError, format: Format) -> Result<Exit, Failure>
     if format == Format::Json {
         json(&Refused { schema: "govrun.refusal/v1", refusal })?;
     }
+    let unavailable = [Builtin::AuditUnavailable, Builtin::StoreUnavailable, Builtin::ClockUnavailable];
     let exit = match refusal.verdict {
+        // Nothing was decided: something on the path is not there.
+        Verdict::Block if unavailable.iter().any(|b| b.code() == refusal.reason) => Exit::Dependency,
         Verdict::Throttle => Exit::Throttled,
         Verdict::Escalate => Exit::Escalated,
         Verdict::Block | Verdict::Allow | Verdict::Sandbox => Exit::Block,

@@ -144,12 +144,20 @@ fn read_secret(path: &Path) -> io::Result<[u8; SECRET_BYTES]> {
 fn make_secret(path: &Path) -> io::Result<[u8; SECRET_BYTES]> {
     let mut secret = [0; SECRET_BYTES];
     getrandom::fill(&mut secret).map_err(io::Error::other)?;
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(mut file) => file.write_all(&secret).map(|()| secret),
+    // Linked when it is whole, so that a full disk leaves none, and a process beside this one never reads a part of it.
+    let part = path.with_extension(format!("{}.part", std::process::id()));
+    let made = write_new(&part, &secret).and_then(|()| std::fs::hard_link(&part, path));
+    let removed = std::fs::remove_file(&part);
+    match made {
+        Ok(()) => removed.map(|()| secret),
         // Another process was faster; its key is the one.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read_secret(path),
         Err(error) => Err(error),
     }
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(bytes)
 }
 
 #[cfg(test)]
