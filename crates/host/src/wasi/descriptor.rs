@@ -7,9 +7,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use wasmtime::component::Resource;
 use wasmtime_wasi::p2::bindings::filesystem::preopens;
 use wasmtime_wasi::p2::bindings::filesystem::types::{
-    self, Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, DirectoryEntryStream,
-    ErrorCode, HostDescriptor as Inner, HostDirectoryEntryStream as InnerList, MetadataHashValue,
-    NewTimestamp, OpenFlags, PathFlags,
+    self, Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntryStream, ErrorCode,
+    HostDescriptor as Inner, MetadataHashValue, NewTimestamp, OpenFlags, PathFlags,
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
@@ -579,31 +578,5 @@ impl FsView<'_> {
             self.inner.table.delete(target)?;
         }
         self.done(grants, place, result)
-    }
-}
-
-impl InnerList for FsView<'_> {
-    async fn read_directory_entry(
-        &mut self,
-        stream: Resource<DirectoryEntryStream>,
-    ) -> FsResult<Option<DirectoryEntry>> {
-        let rep = stream.rep();
-        if let Some(listing) = self.fs.listings.get_mut(&rep)
-            && let Some(entries) = &mut listing.entries
-        {
-            let entry = entries.next().transpose()?;
-            listing.rows = listing.rows.saturating_add(u64::from(entry.is_some()));
-            return Ok(entry);
-        }
-        let entry = InnerList::read_directory_entry(&mut self.inner, stream).await?;
-        if let Some(listing) = self.fs.listings.get_mut(&rep).filter(|_| entry.is_some()) {
-            listing.rows = listing.rows.saturating_add(1);
-        }
-        Ok(entry)
-    }
-
-    fn drop(&mut self, stream: Resource<DirectoryEntryStream>) -> wasmtime::Result<()> {
-        self.fs.listings.remove(&stream.rep());
-        InnerList::drop(&mut self.inner, stream)
     }
 }

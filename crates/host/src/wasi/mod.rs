@@ -10,6 +10,7 @@ mod fs;
 mod http;
 mod keyvalue;
 mod layered;
+mod listing;
 mod open;
 mod paths;
 mod random;
