@@ -180,7 +180,8 @@ fn exists(word: &str, within: &str) -> Result<Option<String>, String> {
     }
     let (path, function) = word.split_once("::").map_or((word, None), |(path, name)| (path, Some(name)));
     let path = path.trim_end_matches('/');
-    if !sources(path).iter().any(|source| source.contains("#[test]") || source.contains("proptest!")) {
+    let marks = ["#[test]", "#[tokio::test", "proptest!"];
+    if !sources(path).iter().any(|source| marks.iter().any(|mark| source.contains(mark))) {
         return Err(format!("no test in {path}"));
     }
     let name = function.and_then(|function| function.rsplit("::").next());
