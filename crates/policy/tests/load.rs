@@ -354,7 +354,8 @@ fn the_documented_examples_load() {
     let reference = include_str!("../../../docs/formats/policy.md");
     let blocks: Vec<&str> =
         reference.split("```toml\n").skip(1).map(|b| b.split("```").next().unwrap()).collect();
-    let files = [("govrun.toml", *blocks.first().unwrap()), ("finance/rules.toml", *blocks.get(1).unwrap())];
+    let manifest = blocks.iter().position(|block| block.starts_with("# govrun.toml")).unwrap();
+    let files = [("govrun.toml", blocks[manifest]), ("finance/rules.toml", blocks[manifest + 1])];
     let policy = Policy::compile(&sources(&files)).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(policy.rules().len(), 5);
 }
@@ -368,7 +369,8 @@ proptest::proptest! {
         edits in proptest::collection::vec((proptest::prelude::any::<u16>(), 0usize..12, "[\\[\\]{}='\",.#\n é0-9a-z_*-]{0,4}"), 1..4),
     ) {
         let reference = include_str!("../../../docs/formats/policy.md");
-        let mut text: Vec<char> = reference.split("```toml\n").nth(2).unwrap().split("```").next().unwrap().chars().collect();
+        let rules = reference.split("# govrun.toml").nth(1).unwrap().split("```toml\n").nth(1).unwrap();
+        let mut text: Vec<char> = rules.split("```").next().unwrap().chars().collect();
         for (at, remove, insert) in edits {
             let at = usize::from(at) % text.len();
             let end = (at + remove).min(text.len());
